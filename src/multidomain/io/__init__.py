@@ -1,0 +1,8 @@
+"""Kedro datasets of this project: every write goes to a temporary name first and is then renamed."""
+
+from .connection import connection as connection
+from .datasets import Choice as Choice
+from .datasets import Folder as Folder
+from .datasets import ParquetTable as ParquetTable
+from .datasets import SchemaFile as SchemaFile
+from .datasets import WorkingFolder as WorkingFolder

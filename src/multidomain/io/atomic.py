@@ -1,0 +1,60 @@
+"""Writing without leaving anything half-written."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+from ..errors import DataError
+
+
+@contextlib.contextmanager
+def replacing(target: Path) -> Iterator[Path]:
+    """Give a temporary path beside ``target``; when the block ends well it takes the target's place, else it goes.
+
+    Works for files and folders alike. A full disk becomes a message that says where and how much is free.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    _sweep(target)
+    temporary = target.with_name(f".{target.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}.tmp")
+    try:
+        yield temporary
+        if target.is_dir():
+            old = target.with_name(f".{target.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}.old")
+            os.rename(target, old)
+            os.rename(temporary, target)
+            shutil.rmtree(old, ignore_errors=True)
+        else:
+            os.replace(temporary, target)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            free = shutil.disk_usage(target.parent).free
+            raise DataError(
+                f"The disk is full: {target} could not be written ({free / 2**20:.0f} MiB free in {target.parent}). "
+                "Nothing was left half-written. Free some space, or point $MULTIDOMAIN_DATA at a larger disk."
+            ) from error
+        raise
+    finally:
+        remove(temporary)
+
+
+def remove(path: Path) -> None:
+    """Delete a file or a folder, if there is one."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _sweep(target: Path) -> None:
+    """Remove what a killed process left of an earlier attempt at this target."""
+    for pattern in (f".{target.name}.*.tmp", f".{target.name}.*.old"):
+        for left in target.parent.glob(pattern):
+            owner = left.name.removeprefix(f".{target.name}.").split("-", 1)[0]
+            if not (owner.isdigit() and Path(f"/proc/{owner}").exists()):
+                remove(left)

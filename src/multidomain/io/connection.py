@@ -1,0 +1,35 @@
+"""The one table engine of a process: Ibis over DuckDB, in UTC, with bounded memory."""
+
+from __future__ import annotations
+
+import atexit
+import functools
+import os
+import shutil
+import tempfile
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ibis.backends.duckdb import Backend
+
+MEMORY_LIMIT = "3GB"
+
+
+@functools.cache
+def connection() -> Backend:
+    """The DuckDB backend all nodes of this process share, so that tables of two nodes can be joined.
+
+    ``$MULTIDOMAIN_MEMORY`` bounds its memory (default 3GB); beyond it DuckDB spills to a temporary folder.
+    """
+    import ibis
+
+    spill = tempfile.mkdtemp(prefix="multidomain-duckdb-")
+    atexit.register(shutil.rmtree, spill, ignore_errors=True)
+    backend = ibis.duckdb.connect(
+        temp_directory=spill,
+        memory_limit=os.environ.get("MULTIDOMAIN_MEMORY", MEMORY_LIMIT),
+    )
+    backend.raw_sql("SET TimeZone = 'UTC'")
+    backend.raw_sql("SET enable_progress_bar = false")
+    backend.raw_sql("SET preserve_insertion_order = true")
+    return backend

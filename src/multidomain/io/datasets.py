@@ -1,0 +1,147 @@
+"""The datasets the catalog wires: tables, folders, the schema and the chosen variant."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kedro.io import AbstractDataset
+
+from .atomic import replacing
+from .connection import connection
+
+if TYPE_CHECKING:
+    import ibis.expr.types as ir
+
+    from ..schema import Schema, Variant
+
+
+class ParquetTable(AbstractDataset[Any, "ir.Table"]):
+    """One Parquet file as a lazy Ibis table.
+
+    Saves an Ibis expression, an Arrow table, a pandas frame, or a callable ``write(path)`` that writes the file itself.
+    """
+
+    def __init__(self, *, filepath: str, metadata: dict[str, Any] | None = None) -> None:
+        self._filepath = Path(filepath)
+        self.metadata = metadata
+
+    def load(self) -> ir.Table:
+        return connection().read_parquet(str(self._filepath))
+
+    def save(self, data: Any) -> None:
+        import pandas as pd
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        with replacing(self._filepath) as temporary:
+            if callable(data):
+                data(temporary)
+            elif isinstance(data, pd.DataFrame):
+                pq.write_table(pa.Table.from_pandas(data, preserve_index=False), temporary, compression="zstd")
+            elif isinstance(data, pa.Table):
+                pq.write_table(data, temporary, compression="zstd")
+            else:
+                connection().to_parquet(data, str(temporary), compression="zstd")
+
+    def preview(self, nrows: int = 20) -> Any:
+        """The first rows, for kedro-viz."""
+        from kedro_datasets._typing import TablePreview
+
+        frame = self.load().limit(nrows).to_pandas()
+        return TablePreview(frame.astype(str).to_dict(orient="split"))
+
+    def _exists(self) -> bool:
+        return self._filepath.is_file()
+
+    def _describe(self) -> dict[str, Any]:
+        return {"filepath": str(self._filepath)}
+
+
+class Folder(AbstractDataset[Callable[[Path], None], Path]):
+    """A folder of files written together. Saves a callable ``write(folder)``; loads the folder's path."""
+
+    def __init__(self, *, filepath: str, metadata: dict[str, Any] | None = None) -> None:
+        self._filepath = Path(filepath)
+        self.metadata = metadata
+
+    def load(self) -> Path:
+        return self._filepath
+
+    def save(self, data: Callable[[Path], None]) -> None:
+        with replacing(self._filepath) as temporary:
+            temporary.mkdir()
+            data(temporary)
+
+    def _exists(self) -> bool:
+        return self._filepath.is_dir()
+
+    def _describe(self) -> dict[str, Any]:
+        return {"filepath": str(self._filepath)}
+
+
+class WorkingFolder(AbstractDataset[None, Path]):
+    """A folder that a node keeps files in while it works, such as checkpoints. Only ever an input."""
+
+    def __init__(self, *, filepath: str, metadata: dict[str, Any] | None = None) -> None:
+        self._filepath = Path(filepath)
+        self.metadata = metadata
+
+    def load(self) -> Path:
+        self._filepath.mkdir(parents=True, exist_ok=True)
+        return self._filepath
+
+    def save(self, data: None) -> None:
+        raise TypeError("a working folder is only ever an input")
+
+    def _describe(self) -> dict[str, Any]:
+        return {"filepath": str(self._filepath)}
+
+
+class SchemaFile(AbstractDataset[None, "Schema"]):
+    """The schema of one log, read by :func:`multidomain.schema.load`."""
+
+    def __init__(self, *, name: str, metadata: dict[str, Any] | None = None) -> None:
+        self._name = name
+        self.metadata = metadata
+
+    def load(self) -> Schema:
+        from .. import schema
+
+        return schema.load(self._name)
+
+    def save(self, data: None) -> None:
+        raise TypeError("schemas are written by people")
+
+    def _describe(self) -> dict[str, Any]:
+        return {"name": self._name}
+
+
+class Choice(AbstractDataset[None, "Variant"]):
+    """The variant chosen for this run: one domain, split, feature set and label of the schema."""
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        domain: str | None = None,
+        split: str | None = None,
+        features: str | None = None,
+        label: str | None = None,
+        metadata: dict[str, Any] | None = None,
+    ) -> None:
+        self._name = name
+        self._choice = {"domain": domain, "split": split, "features": features, "label": label}
+        self.metadata = metadata
+
+    def load(self) -> Variant:
+        from .. import schema
+
+        return schema.load(self._name).variant(**self._choice)
+
+    def save(self, data: None) -> None:
+        raise TypeError("a variant is chosen by parameters")
+
+    def _describe(self) -> dict[str, Any]:
+        return {"name": self._name, **self._choice}
