@@ -1,0 +1,195 @@
+"""The domain of every impression, its split, and the table of domains (the STAR paper's Table 1)."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import re
+from typing import TYPE_CHECKING
+
+from ...errors import DataError
+from ...schema import REMAINDER, SPLITS, UNKNOWN_DOMAIN, Domain, Split, Variant
+
+if TYPE_CHECKING:
+    import ibis.expr.types as ir
+
+logger = logging.getLogger(__name__)
+
+
+def assign(variant: Variant, impressions: ir.Table, users: ir.Table, items: ir.Table) -> ir.Table:
+    """One row per impression of the chosen label: ids, time, domain, label and split.
+
+    Columns: ``impression_id, user, item, group`` (text), ``timestamp`` (UTC), ``domain`` (name), ``domain_id``,
+    ``label``, ``split``. Domains below the minimum of training rows, or beyond the top k, join the remainder.
+    """
+    import ibis
+
+    rows = _with_domain_columns(variant, impressions, users, items)
+    label, roles = variant.label, variant.schema.roles
+    if label.where is not None:
+        rows = rows.filter(rows[label.where] == 1)
+    rows = rows.filter(rows[label.column].notnull())
+    rows = rows.mutate(raw_domain=_domain_name(variant.domain, rows))
+    rows = rows.select(
+        impression_id=rows.impression_id,
+        user=_text(rows, roles.user),
+        item=_text(rows, roles.item),
+        group=_text(rows, roles.group),
+        timestamp=rows[roles.timestamp] if roles.timestamp else ibis.literal("2000-01-01").cast("timestamp"),
+        raw_domain=rows.raw_domain,
+        label=rows[label.column].cast("int8"),
+        official=_text(rows, variant.split.column),
+    )
+    rows = _held(rows.mutate(split=_split(variant.split, rows)).drop("official"))
+    names = _kept_domains(variant.domain, rows)
+    _check_splits(variant, rows)
+    known = rows.raw_domain.isin(names)
+    others = len(names) if _has_remainder(rows, names) else None
+    ids = ibis.cases(*((rows.raw_domain == name, number) for number, name in enumerate(names)), else_=others)
+    return (
+        rows.mutate(domain=known.ifelse(rows.raw_domain, REMAINDER), domain_id=ids.cast("int32"))
+        .select("impression_id", "user", "item", "group", "timestamp", "domain", "domain_id", "label", "split")
+        .order_by("split", "impression_id")
+    )
+
+
+def describe_domains(partitioned: ir.Table) -> ir.Table:
+    """One row per domain: rows, share, positive rate, users, items and rows per split."""
+    rows = partitioned
+    table = rows.group_by("domain_id", "domain").aggregate(
+        rows=rows.count(),
+        positive_rate=rows.label.mean(),
+        users=rows.user.nunique(),
+        items=rows.item.nunique(),
+        **{f"{split}_rows": (rows.split == split).sum() for split in SPLITS},
+    )
+    return table.mutate(share=table.rows / table.rows.sum()).order_by("domain_id")
+
+
+def _with_domain_columns(variant: Variant, impressions: ir.Table, users: ir.Table, items: ir.Table) -> ir.Table:
+    """The impressions, with the domain's columns fetched from the users' or items' table where they live."""
+    roles = variant.schema.roles
+    for column in variant.domain.columns:
+        if column in impressions.columns:
+            continue
+        for table, key in ((users, roles.user), (items, roles.item)):
+            if key is not None and column in table.columns:
+                impressions = impressions.left_join(table.select(key, column), key)
+                impressions = impressions.drop(f"{key}_right") if f"{key}_right" in impressions.columns else impressions
+                break
+        else:
+            there = sorted({*impressions.columns, *users.columns, *items.columns})
+            raise DataError(
+                f"{variant.schema.path}: domains.{variant.domain.name} needs the column '{column}', "
+                f"which neither the impressions nor the users and items have. There are: {', '.join(there)}."
+            )
+    return impressions
+
+
+def _held(rows: ir.Table) -> ir.Table:
+    """Computed once, for the several questions asked of it."""
+    return rows.get_backend().create_table("multidomain_partition", rows, temp=True, overwrite=True)
+
+
+def _text(rows: ir.Table, column: str | None) -> ir.StringValue:
+    import ibis
+
+    return rows[column].cast("string") if column else ibis.null("string")
+
+
+def _domain_name(domain: Domain, rows: ir.Table) -> ir.StringValue:
+    """The domain's name as text: the value, the crossed values, or the bin."""
+    import ibis
+
+    if domain.bins:
+        value, edges = rows[domain.columns[0]], domain.bins
+        names = domain.names or _bin_names(edges)
+        cases = [(value < edge, name) for edge, name in zip(edges, names, strict=False)]
+        return ibis.cases((value.isnull(), UNKNOWN_DOMAIN), *cases, else_=names[-1])
+    parts = [rows[column].cast("string").fill_null(UNKNOWN_DOMAIN) for column in domain.columns]
+    return parts[0] if len(parts) == 1 else ibis.literal("_").join(parts)
+
+
+def _bin_names(edges: tuple[float, ...]) -> tuple[str, ...]:
+    text = [re.sub(r"\.0$", "", str(edge)) for edge in edges]
+    between = [f"{low}_to_{high}" for low, high in itertools.pairwise(text)]
+    return (f"below_{text[0]}", *between, f"from_{text[-1]}")
+
+
+def _split(split: Split, rows: ir.Table) -> ir.StringValue:
+    """``train``, ``validation`` or ``test`` for every row; see the kinds of splits in ``schema.Split``."""
+    import ibis
+
+    cuts = (split.train, split.train + split.validation)
+    if split.kind == "official":
+        return rows.official
+    if split.kind == "random":
+        digest = (ibis.literal(f"{split.seed}:") + rows.impression_id.cast("string")).hexdigest("md5").left(8)
+        return _cut(digest, *(f"{int(share * 16**8):08x}" for share in cuts))  # equal on every engine
+    group = {"group_by": rows.user} if split.kind == "user_time" else {}
+    # Rank counts the rows strictly earlier, so a cut never separates what happened in the same instant.
+    earlier = ibis.rank().over(ibis.window(order_by=rows.timestamp, **group))
+    return _cut(earlier / rows.count().over(ibis.window(**group)), *cuts)
+
+
+def _cut(place: ir.Value, first: float | str, second: float | str) -> ir.StringValue:
+    import ibis
+
+    return ibis.cases((place < first, "train"), (place < second, "validation"), else_="test")
+
+
+def _kept_domains(domain: Domain, rows: ir.Table) -> list[str]:
+    """Domains in order of their names, less those that join the remainder (said in a warning)."""
+    train = rows.filter(rows.split == "train")
+    counts = train.group_by("raw_domain").aggregate(n=train.count()).to_pandas()
+    present = set(rows.select("raw_domain").distinct().to_pandas().raw_domain)
+    ranked = counts.sort_values(["n", "raw_domain"], ascending=[False, True])
+    large = ranked[ranked.n >= domain.minimum]
+    kept = set(large.raw_domain[: domain.top] if domain.top else large.raw_domain)
+    small = sorted(present - kept)
+    if small:
+        sizes = dict(zip(counts.raw_domain, counts.n, strict=True))
+        shown = ", ".join(f"{name} ({sizes.get(name, 0)})" for name in small[:10])
+        logger.warning(
+            "%d domain(s) of '%s' join the domain '%s' (fewer than %d training rows%s): %s%s",
+            len(small),
+            domain.name,
+            REMAINDER,
+            domain.minimum,
+            f", or not among the top {domain.top}" if domain.top else "",
+            shown,
+            " …" if len(small) > 10 else "",
+        )
+    names = list(domain.names or _bin_names(domain.bins)) if domain.bins else sorted(kept, key=_natural)
+    return [name for name in names if name in kept] + sorted(kept - set(names))
+
+
+def _natural(name: str) -> list[tuple[int, int | str]]:
+    """Sorts 2 before 10."""
+    return [(0, int(part)) if part.isdigit() else (1, part) for part in re.split(r"(\d+)", name) if part]
+
+
+def _has_remainder(rows: ir.Table, names: list[str]) -> bool:
+    return bool(rows.filter(~rows.raw_domain.isin(names)).count().to_pyarrow().as_py())
+
+
+def _check_splits(variant: Variant, rows: ir.Table) -> None:
+    """Every split must be there, and hold both classes."""
+    counts = rows.group_by("split").aggregate(n=rows.count(), positives=rows.label.sum()).to_pandas().set_index("split")
+    foreign = sorted(set(counts.index.fillna("null")) - set(SPLITS))
+    where = f"data set '{variant.schema.name}', split '{variant.split.name}', label '{variant.label.name}'"
+    if foreign:
+        raise DataError(
+            f"{where}: column '{variant.split.column}' holds {', '.join(foreign)}; allowed: {', '.join(SPLITS)}."
+        )
+    for split in SPLITS:
+        n, positives = (int(counts.n.get(split, 0)), int(counts.positives.get(split, 0)))
+        if n == 0:
+            raise DataError(
+                f"{where}: the {split} rows are none of {int(counts.n.sum())}. Give that split a larger share, or more data."
+            )
+        if positives in (0, n):
+            raise DataError(
+                f"{where}: all {n} {split} rows have label {int(positives > 0)}; a model needs both classes there to be trained "
+                "and judged. Choose another split (random, or other shares), or check the label's column."
+            )

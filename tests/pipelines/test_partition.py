@@ -1,0 +1,183 @@
+"""Which domain and which split an impression belongs to."""
+
+from __future__ import annotations
+
+import datetime as dt
+import logging
+from pathlib import Path
+
+import ibis
+import pandas as pd
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from multidomain import schema
+from multidomain.errors import DataError
+from multidomain.io import connection
+from multidomain.pipelines.partition.nodes import assign, describe_domains
+
+START = dt.datetime(2024, 1, 1)
+LOG = {
+    "source": "table",
+    "files": {"log": "log.csv"},
+    "roles": {"user": "who", "item": "what", "timestamp": "at"},
+    "labels": {"click": "clicked", "conversion": {"column": "bought", "where": "clicked"}},
+    "domains": {
+        "page": {"column": "page", "minimum": 1},
+        "years": {"column": "years", "bins": [25, 35], "names": ["young", "middle", "old"], "minimum": 1},
+        "edges": {"column": "years", "bins": [25, 35], "minimum": 1},
+        "both": {"cross": ["page", "years"], "minimum": 1},
+        "large": {"column": "page", "minimum": 4},
+        "first": {"column": "page", "top": 1, "minimum": 1},
+    },
+    "splits": {"user_time": {}, "time": {}, "random": {}, "official": {"column": "part"}},
+    "features": {"who": {}, "what": {}, "years": {"owner": "user", "type": "int"}},
+}
+
+
+def the_schema(folder: Path, **changed: object) -> schema.Schema:
+    path = folder / "log.yml"
+    path.write_text(yaml.safe_dump(LOG | changed, sort_keys=False))
+    return schema.parse(path)
+
+
+def log(n: int = 40, **columns: object) -> pd.DataFrame:
+    """n impressions of four users, one a minute, every other one clicked."""
+    frame = pd.DataFrame(
+        {
+            "impression_id": range(n),
+            "who": [f"u{i % 4}" for i in range(n)],
+            "what": [f"i{i % 7}" for i in range(n)],
+            "at": [START + dt.timedelta(minutes=i) for i in range(n)],
+            "page": ["home" if i % 10 < 7 else "search" for i in range(n)],
+            "clicked": [i % 2 for i in range(n)],
+            "bought": [(i // 2) % 2 for i in range(n)],
+            "part": ["train" if i < n * 0.5 else "validation" if i < n * 0.75 else "test" for i in range(n)],
+        }
+    )
+    return frame.assign(**columns)
+
+
+def partition(frame: pd.DataFrame, parsed: schema.Schema, **choice: str) -> pd.DataFrame:
+    users = pd.DataFrame({"who": [f"u{i}" for i in range(4)], "years": pd.array([18, 25, 35, None], "Int64")})
+    items = pd.DataFrame({"what": [f"i{i}" for i in range(7)]})
+    tables = [connection().create_table(ibis.util.gen_name("t"), table) for table in (frame, users, items)]
+    assigned = assign(parsed.variant(features="profile", **choice), *tables)
+    return assigned.to_pandas().sort_values("impression_id", ignore_index=True)
+
+
+def test_each_users_first_rows_train_and_last_rows_test(tmp_path):
+    rows = partition(log(), the_schema(tmp_path), split="user_time")
+    for _, mine in rows.groupby("user"):
+        assert mine.split.tolist() == ["train"] * 8 + ["validation"] + ["test"]
+
+
+def test_rows_of_one_user_in_the_same_instant_stay_together(tmp_path):
+    same = [START + dt.timedelta(minutes=(i // 4) // 4 * 4) for i in range(40)]  # each user: 4, 4 and 2 rows at a time
+    rows = partition(log(at=same), the_schema(tmp_path, splits={"user_time": {"train": 0.4, "validation": 0.4, "test": 0.2}}))
+    assert rows.groupby(["user", "timestamp"]).split.nunique().max() == 1
+    assert rows[rows.user == "u0"].split.tolist() == ["train"] * 4 + ["validation"] * 4 + ["test"] * 2
+
+
+def test_a_global_cut_puts_no_training_row_after_a_test_row(tmp_path):
+    rows = partition(log(), the_schema(tmp_path), split="time")
+    assert rows.split.tolist() == ["train"] * 32 + ["validation"] * 4 + ["test"] * 4
+
+
+def test_a_random_split_depends_on_the_seed_and_the_impression_alone(tmp_path):
+    parsed = the_schema(tmp_path)
+    whole, shuffled = log(400), log(400).sample(frac=1, random_state=0)
+    first, second = partition(whole, parsed, split="random"), partition(shuffled, parsed, split="random")
+    pd.testing.assert_frame_equal(first, second)
+    other = partition(whole, the_schema(tmp_path, splits={"random": {"seed": 7}}))
+    assert (first.split != other.split).any()
+    assert 0.7 < (first.split == "train").mean() < 0.9
+
+
+def test_an_official_split_is_read_from_its_column(tmp_path):
+    frame = log()
+    assert partition(frame, the_schema(tmp_path), split="official").split.tolist() == frame.part.tolist()
+
+
+def test_an_official_split_with_another_word_is_refused(tmp_path):
+    frame = log(part=["train"] * 20 + ["dev"] * 10 + ["test"] * 10)
+    with pytest.raises(DataError, match=r"'part' holds dev; allowed: train, validation, test"):
+        partition(frame, the_schema(tmp_path), split="official")
+
+
+def test_a_split_with_one_class_is_refused_with_its_name_and_size(tmp_path):
+    frame = log()
+    frame.loc[36:, "clicked"] = 0
+    with pytest.raises(DataError, match="all 4 test rows have label 0"):
+        partition(frame, the_schema(tmp_path), split="time")
+
+
+def test_a_domain_below_the_minimum_joins_the_remainder_with_a_warning(tmp_path, caplog):
+    frame = log()
+    frame.loc[[1, 2, 3], "page"] = "banner"
+    with caplog.at_level(logging.WARNING):
+        rows = partition(frame, the_schema(tmp_path), domain="large", split="time")
+    assert rows.domain[[1, 2, 3]].tolist() == ["remainder"] * 3
+    assert rows.domain_id[[0, 1, 7]].tolist() == [0, 2, 1]  # home, remainder, search
+    assert "banner (3)" in caplog.text
+
+
+def test_only_the_largest_domains_are_kept_where_the_schema_says_so(tmp_path):
+    rows = partition(log(), the_schema(tmp_path), domain="first")
+    assert set(zip(rows.domain, rows.domain_id, strict=True)) == {("home", 0), ("remainder", 1)}
+
+
+def test_bins_take_their_lower_edge_and_nulls_are_a_domain_of_their_own(tmp_path):
+    rows = partition(log(), the_schema(tmp_path), domain="years")
+    assert rows.groupby("user").domain.first().tolist() == ["young", "middle", "old", "unknown"]
+    rows = partition(log(), the_schema(tmp_path), domain="edges")
+    assert rows.groupby("user").domain.first().tolist() == ["below_25", "25_to_35", "from_35", "unknown"]
+
+
+def test_a_cross_joins_the_names_of_its_columns(tmp_path):
+    rows = partition(log(), the_schema(tmp_path), domain="both")
+    assert rows.domain[0] == "home_18"
+    assert "home_unknown" in set(rows.domain)
+
+
+def test_a_missing_domain_column_is_named(tmp_path):
+    with pytest.raises(DataError, match=r"domains.page needs the column 'page'.*There are: at, bought"):
+        partition(log().drop(columns="page"), the_schema(tmp_path), domain="page")
+
+
+def test_conversion_keeps_clicked_rows_only(tmp_path):
+    frame = log(80)
+    rows = partition(frame, the_schema(tmp_path), label="conversion", split="time")
+    assert rows.impression_id.tolist() == frame[frame.clicked == 1].impression_id.tolist()
+    assert rows.label.tolist() == frame[frame.clicked == 1].bought.tolist()
+
+
+def test_the_table_of_domains_adds_up(tmp_path):
+    rows = partition(log(), the_schema(tmp_path))
+    table = describe_domains(connection().create_table(ibis.util.gen_name("p"), rows)).to_pandas().set_index("domain")
+    assert table.rows["home"] == 28
+    assert table.share.sum() == pytest.approx(1)
+    assert table.positive_rate["home"] == pytest.approx(rows[rows.domain == "home"].label.mean())
+    assert (table.users["home"], table["items"]["search"]) == (4, 7)
+    assert (table.train_rows + table.validation_rows + table.test_rows == table.rows).all()
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 5)), min_size=30, max_size=60))
+def test_no_user_ever_trains_on_a_row_at_or_after_one_of_their_later_rows(tmp_path_factory, events):
+    frame = log(len(events))
+    frame["who"] = [f"u{user}" for user, _ in events]
+    frame["at"] = [START + dt.timedelta(hours=hour) for _, hour in events]
+    frame["clicked"] = [i % 2 for i in range(len(events))]
+    parsed = the_schema(tmp_path_factory.mktemp("s"))
+    try:
+        rows = partition(frame, parsed, split="user_time")
+    except DataError:  # a split without both classes
+        return
+    order = {"train": 0, "validation": 1, "test": 2}
+    for _, mine in rows.groupby("user"):
+        by_time = mine.assign(order=mine.split.map(order)).groupby("timestamp").order
+        assert by_time.nunique().max() == 1
+        assert by_time.first().is_monotonic_increasing
