@@ -1,0 +1,169 @@
+"""Linear layers with weights per domain: each row meets the weights of its own domain and no others.
+
+The batch is sorted by domain once (:class:`Segments`); a layer then is one product per domain present.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+
+from .mlp import he_
+
+
+@dataclass(frozen=True)
+class Segments:
+    """A batch sorted by domain.
+
+    Attributes:
+        domain: (B,) in sorted order.
+        order: (B,), ``x[order]`` is sorted.
+        inverse: (B,), ``x_sorted[inverse]`` is in the batch's order again.
+        counts: rows of each domain 0 … M, the last being "unknown".
+    """
+
+    domain: Tensor
+    order: Tensor
+    inverse: Tensor
+    counts: list[int]
+
+    @classmethod
+    def of(cls, domain: Tensor, domains: int) -> Segments:
+        """Sort (B,) domain ids of 0 … M = ``domains``.
+
+        Raises:
+            IndexError: an id below 0 or above M.
+        """
+        if domain.numel() and not 0 <= int(domain.min()) <= int(domain.max()) <= domains:
+            raise IndexError(
+                f"domain ids {int(domain.min())} to {int(domain.max())} in the batch; "
+                f"the model knows 0 to {domains - 1}, and {domains} for an unknown domain"
+            )
+        ordered, order = domain.long().sort(stable=True)
+        inverse = torch.empty_like(order)
+        inverse[order] = torch.arange(len(order), device=order.device)
+        return cls(ordered, order, inverse, torch.bincount(ordered, minlength=domains + 1).tolist())
+
+    def sort(self, x: Tensor) -> Tensor:
+        """(B, …) in the batch's order -> (B, …) sorted by domain."""
+        return x.index_select(0, self.order)
+
+    def unsort(self, x: Tensor) -> Tensor:
+        """The inverse of :meth:`sort`."""
+        return x.index_select(0, self.inverse)
+
+
+def grouped_linear(x: Tensor, segments: Segments, weights: Sequence[Tensor], biases: Sequence[Tensor]) -> Tensor:
+    """``x[rows of p] @ weights[p] + biases[p]`` for each domain p present; rows sorted.
+
+    Args:
+        x: (B, i), sorted by domain.
+        segments: of those rows.
+        weights: (i, o) for each domain 0 … M.
+        biases: (o,) for each domain 0 … M.
+
+    Returns:
+        (B, o), sorted by domain.
+    """
+    parts = zip(x.split_with_sizes(segments.counts), weights, biases, strict=True)
+    outputs = [torch.addmm(bias, rows, weight) for rows, weight, bias in parts if len(rows)]
+    return torch.cat(outputs) if outputs else x.new_empty(0, weights[0].shape[1])
+
+
+class StarLinear(nn.Module):
+    """One layer of the star topology FCN (STAR, section 3.4, Eq. 5-6, without the activation).
+
+    ``W*_p = W_p ⊗ W``, ``b*_p = b_p + b``, ``out = W*_pᵀ x + b*_p``.
+
+    † W He, W_p = 1, biases 0 at the start: the network starts as its shared centre. † The unknown domain, id M, is
+    served by the centre alone: W_p = 1, b_p = 0.
+
+    Args:
+        in_features: i.
+        out_features: o.
+        domains: M.
+        relu: whether a ReLU follows (decides the scale of W at the start).
+    """
+
+    def __init__(self, *, in_features: int, out_features: int, domains: int, relu: bool = True) -> None:
+        super().__init__()
+        self.domains = domains
+        self.weight = nn.Parameter(torch.empty(in_features, out_features))
+        self.bias = nn.Parameter(torch.zeros(out_features))
+        self.domain_weight = nn.Parameter(torch.ones(domains, in_features, out_features))
+        self.domain_bias = nn.Parameter(torch.zeros(domains, out_features))
+        he_(self.weight, in_features, relu=relu)
+
+    def forward(self, x: Tensor, domain: Tensor) -> Tensor:
+        """(B, i), (B,) -> (B, o)."""
+        segments = Segments.of(domain, self.domains)
+        return segments.unsort(self.segmented(segments.sort(x), segments))
+
+    def segmented(self, x: Tensor, segments: Segments) -> Tensor:
+        """(B, i) -> (B, o), the rows sorted by domain."""
+        private = zip(segments.counts, self.domain_weight.unbind(0), self.domain_bias.unbind(0), strict=False)
+        star = [
+            (self.weight * w, self.bias + b) if rows else (self.weight, self.bias) for rows, w, b in private
+        ]  # Eq. 5
+        weights, biases = zip(*star, (self.weight, self.bias), strict=True)
+        return grouped_linear(x, segments, weights, biases)  # Eq. 6
+
+    def star(self) -> tuple[Tensor, Tensor]:
+        """Eq. 5 for every domain and, last, the unknown one: W* (M+1, i, o), b* (M+1, o)."""
+        weight = torch.cat([self.domain_weight * self.weight, self.weight.unsqueeze(0)])
+        bias = torch.cat([self.domain_bias + self.bias, self.bias.unsqueeze(0)])
+        return weight, bias
+
+
+class DomainLinear(nn.Module):
+    """A linear layer of its own for each domain, and one, slot M, for the unknown domain.
+
+    Args:
+        weight: (M+1, i, o).
+        bias: (M+1, o).
+    """
+
+    def __init__(self, *, weight: Tensor, bias: Tensor) -> None:
+        super().__init__()
+        self.domain_weight = nn.Parameter(weight)
+        self.domain_bias = nn.Parameter(bias)
+
+    def segmented(self, x: Tensor, segments: Segments) -> Tensor:
+        """(B, i) -> (B, o), the rows sorted by domain."""
+        return grouped_linear(x, segments, self.domain_weight.unbind(0), self.domain_bias.unbind(0))
+
+
+class StarFCN(nn.Module):
+    """The star topology FCN: Eq. 5-6 in every layer, ReLU on the hidden ones, a linear output.
+
+    Args:
+        in_features: width of the input.
+        hidden: widths of the hidden layers.
+        domains: M.
+        out_features: width of the output.
+        dropout: share of hidden activations dropped in training.
+    """
+
+    layers: Sequence[StarLinear]
+
+    def __init__(
+        self, *, in_features: int, hidden: Sequence[int], domains: int, out_features: int = 1, dropout: float = 0.0
+    ) -> None:
+        super().__init__()
+        widths = [in_features, *hidden, out_features]
+        last = len(widths) - 2
+        self.layers = nn.ModuleList(  # type: ignore[assignment]
+            StarLinear(in_features=i, out_features=o, domains=domains, relu=number < last)
+            for number, (i, o) in enumerate(pairwise(widths))
+        )
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor, segments: Segments) -> Tensor:
+        """(B, in_features) -> (B, out_features), the rows sorted by domain."""
+        for layer in self.layers[:-1]:
+            x = self.dropout(torch.relu(layer.segmented(x, segments)))
+        return self.layers[-1].segmented(x, segments)

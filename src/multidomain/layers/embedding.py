@@ -1,0 +1,203 @@
+"""Embeddings: one table for every vocabulary, one pooled lookup per batch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import accumulate
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..batch import Batch
+from ..inputs import PADDING, UNKNOWN, InputSchema
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """A batch after the embedding layer.
+
+    Attributes:
+        fields: (B, F', d), in the order of :attr:`InputEmbedding.fields`: the categorical fields, each history field
+            pooled by mean, each bag pooled by mean, the numerical fields.
+        mask: bool (B, T), True where the history holds an event; (B, 0) without history.
+    """
+
+    fields: Tensor
+    mask: Tensor
+    _table: nn.Embedding
+    _rows: dict[str, Tensor]
+
+    @property
+    def z(self) -> Tensor:
+        """(B, c): the fields side by side, c = F'·d."""
+        return self.fields.flatten(1)
+
+    def history(self, field: str) -> Tensor:
+        """(B, T, d): one history field, event by event, padding zero. Looked up only when asked for."""
+        embedded: Tensor = self._table(self._rows[field])
+        return embedded * self.mask.unsqueeze(-1)
+
+
+class InputEmbedding(nn.Module):
+    """Every input as vectors of one width d.
+
+    All vocabularies lie in **one** table; a vocabulary starts at ``offset[vocabulary]``, in the order of
+    ``InputSchema.vocabularies``. Categorical fields, history and bags are looked up and pooled by a single
+    ``embedding_bag`` (a categorical field is a bag of one), so that a pooled history is never laid out as (B, T, d).
+    Padding has weight zero: it adds nothing to a mean, and its rows stay zero because their gradient is zero. A bag
+    or history without ids is the zero vector. A numerical field is its value times a learnt vector.
+
+    The table starts normal with standard deviation 0.01: small beside what training gives to a well-known id, so that
+    rare ids add little noise. (On MovieLens 0.05 costs about 0.01 of AUC in each of the first epochs.)
+
+    Args:
+        schema: the inputs.
+        features: d.
+        sparse: give the table's gradient as a sparse tensor of the rows that were met, for an optimizer that touches
+            those alone.
+        unknown_rate: in training, the share of ids replaced by "unknown", so that those rows are trained.
+        std: standard deviation of the vectors at the start.
+    """
+
+    offsets: Tensor
+    sizes: Tensor
+
+    def __init__(
+        self, *, schema: InputSchema, features: int, sparse: bool = True, unknown_rate: float = 0.01, std: float = 0.01
+    ) -> None:
+        super().__init__()
+        self.features = features
+        self.unknown_rate = unknown_rate
+        self.fields = (*schema.categorical, *schema.history, *schema.bags, *schema.numerical)
+        self._history = dict(schema.history)
+        self._bags = dict(schema.bags)
+        self._categorical = schema.categorical
+        self._numerical = schema.numerical
+        if not self.fields:
+            raise ValueError("the schema has no input field at all; a model needs at least one")
+        starts = dict(zip(schema.vocabularies, [0, *accumulate(schema.vocabularies.values())], strict=False))
+        self.table = nn.Embedding(max(sum(schema.vocabularies.values()), 1), features, sparse=sparse)
+        nn.init.normal_(self.table.weight, std=std)
+        with torch.no_grad():
+            self.table.weight[[start + PADDING for start in starts.values()]] = 0.0
+        lookups = (*schema.categorical, *schema.history.values(), *schema.bags.values())  # the vocabulary of each
+        self.register_buffer("offsets", torch.tensor([starts[name] for name in lookups], dtype=torch.int64))
+        self.register_buffer("sizes", torch.tensor([schema.vocabularies[n] for n in lookups], dtype=torch.int64))
+        self.numerical_weight = nn.Parameter(torch.empty(len(schema.numerical), features).normal_(std=std))
+
+    @property
+    def width(self) -> int:
+        """c, the width of :attr:`Embedded.z`."""
+        return len(self.fields) * self.features
+
+    def forward(self, batch: Batch) -> Embedded:
+        """Embed B rows.
+
+        Raises:
+            ValueError: a field that is missing, or a number of columns that is not the schema's.
+            IndexError: an id outside its vocabulary (looked for on the CPU only, where looking is cheap).
+        """
+        groups = self._groups(batch)
+        ids = torch.cat([group.long() for group in groups], dim=1)  # (B, N)
+        lengths = [1] * len(self._categorical) + [group.shape[1] for group in groups[1:]]  # columns of each lookup
+        lookup = torch.arange(len(lengths), device=ids.device).repeat_interleave(
+            torch.tensor(lengths, dtype=torch.int64, device=ids.device), output_size=sum(lengths)
+        )  # (N,): the lookup each column belongs to
+        if not ids.is_cuda:
+            self._check(ids, lookup)
+        present = ids != PADDING
+        if self.training and self.unknown_rate > 0:
+            replaced = torch.rand(ids.shape, device=ids.device) < self.unknown_rate
+            ids = ids.masked_fill(replaced & present, UNKNOWN)
+        rows = ids + self.offsets[lookup]
+        fields = self._pool(rows, present, lengths)  # (B, lookups, d)
+        if self._numerical:
+            fields = torch.cat([fields, batch.numerical.unsqueeze(-1) * self.numerical_weight], dim=1)
+        return self._embedded(fields, rows, present, lengths)
+
+    def _groups(self, batch: Batch) -> list[Tensor]:
+        """All ids of the batch: the categorical ones (B, F), then (B, length) for each history field and bag."""
+        for name, got, expected in (
+            ("categorical", batch.categorical, self._categorical),
+            ("numerical", batch.numerical, self._numerical),
+        ):
+            if got.shape[1] != len(expected):
+                raise ValueError(
+                    f"{name} has {got.shape[1]} columns; the model takes {len(expected)}: {', '.join(expected)}"
+                )
+        for kind, given, needed in (("history", batch.history, self._history), ("bag", batch.bags, self._bags)):
+            for name in needed:
+                if name not in given:
+                    raise ValueError(f"the batch lacks the {kind} field '{name}'; it has {sorted(given)}")
+        histories = [batch.history[name] for name in self._history]
+        return [batch.categorical, *histories, *(batch.bags[name] for name in self._bags)]
+
+    def _check(self, ids: Tensor, lookup: Tensor) -> None:
+        wrong = (ids < 0) | (ids >= self.sizes[lookup])
+        if not wrong.any():
+            return
+        row, column = wrong.nonzero()[0].tolist()
+        number = int(lookup[column])
+        raise IndexError(
+            f"field '{self.fields[number]}' holds the id {int(ids[row, column])} in row {row} of the batch; "
+            f"its vocabulary has the ids 0 to {int(self.sizes[number]) - 1}"
+        )
+
+    def _pool(self, rows: Tensor, present: Tensor, lengths: list[int]) -> Tensor:
+        """(B, number of lookups, d): the mean over the ids present of each field."""
+        batch, columns = rows.shape
+        if columns == 0:
+            return self.table.weight.new_zeros(batch, len(lengths), self.features)
+        parts = present.to(self.table.weight.dtype).split_with_sizes(lengths, 1)
+        weights = torch.cat([part / part.sum(1, keepdim=True).clamp(min=1) for part in parts], dim=1)  # (B, N)
+        starts = torch.tensor([0, *accumulate(lengths)][:-1], device=rows.device)
+        bags = torch.arange(batch, device=rows.device).unsqueeze(1) * columns + starts
+        pooled = F.embedding_bag(
+            rows.flatten(),
+            self.table.weight,
+            bags.flatten(),
+            mode="sum",  # with weights 1/count: a mean whose backward is five times faster than that of mode="mean"
+            per_sample_weights=weights.flatten(),
+            sparse=self.table.sparse,
+        )
+        return pooled.view(batch, len(lengths), self.features)
+
+    def _embedded(self, fields: Tensor, rows: Tensor, present: Tensor, lengths: list[int]) -> Embedded:
+        first, last = len(self._categorical), len(self._categorical) + len(self._history)
+        histories = dict(zip(self._history, rows.split_with_sizes(lengths, 1)[first:last], strict=True))
+        mask = present.split_with_sizes(lengths, 1)[first] if histories else present[:, :0]
+        return Embedded(fields=fields, mask=mask, _table=self.table, _rows=histories)
+
+
+class DomainEmbedding(nn.Module):
+    """A vector per domain and one, slot M, for the unknown domain.
+
+    In training a share of the rows is given slot M, so that it is trained. A domain that training never met counts as
+    unknown.
+
+    Args:
+        domains: M.
+        features: width of the vectors.
+        unknown_rate: the share of training rows that carry M.
+        std: standard deviation of the vectors at the start.
+    """
+
+    seen: Tensor
+
+    def __init__(self, *, domains: int, features: int, unknown_rate: float = 0.01, std: float = 0.05) -> None:
+        super().__init__()
+        self.domains = domains
+        self.unknown_rate = unknown_rate
+        self.weight = nn.Parameter(torch.empty(domains + 1, features).normal_(std=std))
+        self.register_buffer("seen", torch.zeros(domains + 1, dtype=torch.bool))
+
+    def forward(self, domain: Tensor) -> Tensor:
+        """(B,) -> (B, features)."""
+        domain = domain.long()
+        if self.training:
+            self.seen.index_fill_(0, domain, True)
+            unknown = torch.rand(domain.shape, device=domain.device) < self.unknown_rate
+        else:
+            unknown = ~self.seen[domain]
+        return F.embedding(domain.masked_fill(unknown, self.domains), self.weight)

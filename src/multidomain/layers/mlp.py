@@ -1,0 +1,43 @@
+"""A plain fully-connected network."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+
+
+def he_(weight: Tensor, fan_in: int, *, relu: bool) -> None:
+    """He et al. 2015: variance 2 / fan_in before a ReLU, 1 / fan_in before a linear output."""
+    with torch.no_grad():
+        weight.normal_(std=((2.0 if relu else 1.0) / fan_in) ** 0.5)
+
+
+class MLP(nn.Module):
+    """Linear, ReLU, dropout for each hidden width, then a linear output.
+
+    Args:
+        in_features: width of the input.
+        hidden: widths of the hidden layers; none makes it a single linear layer.
+        out_features: width of the output.
+        dropout: share of hidden activations dropped in training.
+    """
+
+    def __init__(self, *, in_features: int, hidden: Sequence[int], out_features: int = 1, dropout: float = 0.0) -> None:
+        super().__init__()
+        widths = [in_features, *hidden, out_features]
+        self.layers = nn.ModuleList(nn.Linear(i, o) for i, o in pairwise(widths))
+        self.dropout = nn.Dropout(dropout)
+        for number, layer in enumerate(self.layers, start=1):
+            assert isinstance(layer, nn.Linear)
+            he_(layer.weight, layer.in_features, relu=number < len(self.layers))
+            nn.init.zeros_(layer.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, in_features) -> (B, out_features)."""
+        for layer in self.layers[:-1]:
+            x = self.dropout(torch.relu(layer(x)))
+        output: Tensor = self.layers[-1](x)
+        return output

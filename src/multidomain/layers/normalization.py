@@ -1,0 +1,160 @@
+"""Normalizations of the concatenated embeddings z: partitioned (STAR), batch, layer, none."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class PartitionedNorm(nn.Module):
+    """Partitioned normalization (STAR, section 3.3, Eq. 3-4): moments, scale and bias of each domain's own.
+
+    Training (Eq. 3): a domain's rows are normalized with that domain's mean and biased variance in the batch;
+    evaluation (Eq. 4): with its running mean and variance.
+
+    † γ = γ_p = 1, β = β_p = 0 at the start; momentum 0.1; the running variance is the biased one too. A domain with
+    fewer than eight rows in the batch is normalized with its running moments and does not update them (with two rows
+    every feature would become ±1). The unknown domain, id M, has γ_p = 1, β_p = 0 and the moments pooled over the
+    domains by the law of total variance, each weighted by the rows it has been seen with. A domain without moments of
+    its own, because no batch has held eight of its rows yet, uses the pooled ones too.
+
+    Args:
+        features: c.
+        domains: M.
+        eps: added to the variance.
+        momentum: weight of the newest batch in the running moments.
+        minimum: rows a domain needs in a batch to be normalized by them.
+    """
+
+    running_mean: Tensor
+    running_var: Tensor
+    batches_seen: Tensor
+    rows_seen: Tensor
+
+    def __init__(
+        self, *, features: int, domains: int, eps: float = 1e-5, momentum: float = 0.1, minimum: int = 8
+    ) -> None:
+        super().__init__()
+        self.features, self.domains = features, domains
+        self.eps, self.momentum, self.minimum = eps, momentum, minimum
+        self.weight = nn.Parameter(torch.ones(features))
+        self.bias = nn.Parameter(torch.zeros(features))
+        self.domain_weight = nn.Parameter(torch.ones(domains, features))
+        self.domain_bias = nn.Parameter(torch.zeros(domains, features))
+        self.register_buffer("running_mean", torch.zeros(domains, features))
+        self.register_buffer("running_var", torch.ones(domains, features))
+        self.register_buffer("batches_seen", torch.zeros(domains, dtype=torch.int64))
+        self.register_buffer("rows_seen", torch.zeros(domains, dtype=torch.int64))
+
+    def forward(self, z: Tensor, domain: Tensor) -> Tensor:
+        """(B, c), (B,) -> (B, c); rows in any order, ids 0 … M."""
+        z, domain = z.to(self.running_mean.dtype), domain.long()
+        mean, variance = self.moments()  # (M+1, c), constants
+        if self.training:
+            mean, variance, centred = self._batch_moments(z, domain, mean, variance)
+        else:
+            centred = z - _rows(mean, domain)
+        scale, shift = self._affine()
+        scale = scale * (variance + self.eps).rsqrt()  # (M+1, c)
+        return torch.addcmul(_rows(shift, domain), centred, _rows(scale, domain))  # Eq. 3-4
+
+    def _affine(self) -> tuple[Tensor, Tensor]:
+        """γ ⊗ γ_p and β + β_p, (M+1, c)."""
+        scale = torch.cat([self.weight * self.domain_weight, self.weight.unsqueeze(0)])
+        shift = torch.cat([self.bias + self.domain_bias, self.bias.unsqueeze(0)])
+        return scale, shift
+
+    def moments(self) -> tuple[Tensor, Tensor]:
+        """Running mean and variance (M+1, c) as evaluation uses them, pooled ones where a domain has none."""
+        share = self.rows_seen.to(self.running_mean.dtype)
+        share = (share / share.sum().clamp(min=1)).unsqueeze(1)  # (M, 1)
+        mean = (share * self.running_mean).sum(0)
+        variance = (share * (self.running_var + (self.running_mean - mean).square())).sum(0)
+        variance = torch.where(self.rows_seen.sum() > 0, variance, torch.ones_like(variance))
+        own = (self.rows_seen > 0).unsqueeze(1)
+        means = torch.where(own, self.running_mean, mean)
+        variances = torch.where(own, self.running_var, variance)
+        return torch.cat([means, mean.unsqueeze(0)]), torch.cat([variances, variance.unsqueeze(0)])
+
+    def affine(self) -> tuple[Tensor, Tensor]:
+        """Eq. 4 as ``z' = scale z + shift``: two tensors (M+1, c), in double precision."""
+        mean, variance = (moment.double() for moment in self.moments())
+        scale, shift = (part.double() for part in self._affine())
+        scale = scale * (variance + self.eps).rsqrt()
+        return scale, shift - mean * scale
+
+    def _batch_moments(
+        self, z: Tensor, domain: Tensor, mean: Tensor, variance: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Moments (M+1, c) for this batch and the centred rows (B, c); variance in two passes."""
+        rows = torch.bincount(domain, minlength=self.domains + 1)
+        enough = rows >= self.minimum
+        enough[self.domains] = False
+        own = enough.unsqueeze(1)
+        divisor = rows.clamp(min=1).unsqueeze(1)
+        mean = torch.where(own, torch.zeros_like(mean).index_add(0, domain, z) / divisor, mean)
+        centred = z - _rows(mean, domain)
+        squares = torch.zeros_like(mean).index_add(0, domain, centred.square()) / divisor
+        variance = torch.where(own, squares, variance)
+        self._update(mean.detach(), variance.detach(), enough[:-1], rows[:-1])
+        return mean, variance, centred
+
+    @torch.no_grad()
+    def _update(self, mean: Tensor, variance: Tensor, enough: Tensor, rows: Tensor) -> None:
+        momentum = self.momentum * enough.to(mean.dtype).unsqueeze(1)  # (M, 1), 0 for a domain that does not update
+        self.running_mean.lerp_(mean[:-1], momentum.expand_as(self.running_mean))
+        self.running_var.lerp_(variance[:-1], momentum.expand_as(self.running_var))
+        self.batches_seen += enough
+        self.rows_seen += rows * enough
+
+
+def _rows(table: Tensor, domain: Tensor) -> Tensor:
+    """``table[domain]``, by the lookup with the fastest backward pass."""
+    return F.embedding(domain, table)
+
+
+class BatchNorm(nn.BatchNorm1d):
+    """Batch normalization over all domains (Eq. 1-2). A batch of one row uses the running moments, in training too."""
+
+    def forward(self, z: Tensor, domain: Tensor) -> Tensor:  # type: ignore[override]  # noqa: ARG002
+        """(B, c), (B,) -> (B, c); the domain makes no difference."""
+        if self.training and len(z) < 2:
+            return F.batch_norm(z, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps)
+        return super().forward(z)
+
+
+class LayerNorm(nn.LayerNorm):
+    """Layer normalization of each row by itself."""
+
+    def forward(self, z: Tensor, domain: Tensor) -> Tensor:  # type: ignore[override]  # noqa: ARG002
+        """(B, c), (B,) -> (B, c); the domain makes no difference."""
+        return super().forward(z)
+
+
+class NoNorm(nn.Module):
+    """z as it is."""
+
+    def forward(self, z: Tensor, domain: Tensor) -> Tensor:  # noqa: ARG002
+        """(B, c), (B,) -> (B, c)."""
+        return z
+
+
+NORMALIZATIONS = ("partitioned", "batch", "layer", "none")
+
+
+def normalization(name: str, *, features: int, domains: int) -> nn.Module:
+    """The layer of that name; each is called ``(z (B, c), domain (B,)) -> (B, c)``.
+
+    Raises:
+        ValueError: a name not in ``NORMALIZATIONS``.
+    """
+    if name == "partitioned":
+        return PartitionedNorm(features=features, domains=domains)
+    if name == "batch":
+        return BatchNorm(features)
+    if name == "layer":
+        return LayerNorm(features)
+    if name == "none":
+        return NoNorm()
+    raise ValueError(f"no normalization is called '{name}'; there are {', '.join(NORMALIZATIONS)}")

@@ -1,0 +1,153 @@
+"""One Model to Serve All: Star Topology Adaptive Recommender for Multi-Domain CTR Prediction.
+
+Xiang-Rong Sheng, Liqin Zhao, Guorui Zhou, Xinyao Ding, Binding Dai, Qiang Luo, Siran Yang, Jingshan Lv, Chi Zhang,
+Hongbo Deng, Xiaoqiang Zhu. CIKM 2021. https://arxiv.org/abs/2101.11427
+
+Notation: B rows, M domains, p the domain of a row, z the concatenated embeddings (width c), ⊗ the element-wise
+product; a subscript p marks what each domain has for itself, a letter without one what all share.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from ..batch import Batch
+from ..inputs import InputSchema
+from ..layers.auxiliary import AuxiliaryNetwork
+from ..layers.domain_linear import DomainLinear, Segments, StarFCN
+from ..layers.embedding import InputEmbedding
+from ..layers.mlp import MLP
+from ..layers.normalization import NORMALIZATIONS, NoNorm, PartitionedNorm
+from ..layers.normalization import normalization as make_normalization
+from .base import MultiDomainModel, check_choice, check_shares, check_sizes, check_switches, check_widths
+
+
+class Star(MultiDomainModel):
+    """Partitioned normalization, star topology FCN, auxiliary network (section 3.2, Figure 4).
+
+    What the paper leaves open, as chosen here (†):
+
+    - † widths 512-256-128-64-32-16-1 for its seven layers; W He, **W_p = 1**, biases 0 at the start, so that training
+      starts from the shared centre (two random factors would multiply to almost nothing over seven layers).
+    - † partitioned normalization on z alone, with γ = γ_p = 1, β = β_p = 0; momentum 0.1; biased variances; a domain
+      with fewer than eight rows in a batch uses its running moments.
+    - † mixed batches, each domain's rows with that domain's moments (the paper draws one domain per batch).
+    - † the auxiliary network takes z before normalization and has 64 hidden units; 1 % of its training rows carry the
+      unknown domain.
+    - † an unknown domain (id M) is served by the shared centre: W_p = 1, b_p = 0, γ_p = 1, β_p = 0, and moments pooled
+      over the domains by the law of total variance. A domain never met in training counts as unknown.
+    - † history is pooled by mean (the paper's Base uses DIEN).
+
+    Args:
+        schema: the inputs.
+        embedding_dim: d.
+        hidden: widths of the hidden layers.
+        normalization: partitioned (the paper), batch, layer or none (Table 4).
+        fcn: star (the paper) or shared: one network for all domains (Table 3).
+        auxiliary: whether s_a is added (Figure 6).
+        dropout: share of hidden activations dropped in training; not in the paper.
+        unknown_rate: share of ids replaced by "unknown" in training, and of domains in the auxiliary network.
+        sparse: sparse gradients for the embedding table.
+    """
+
+    def __init__(
+        self,
+        schema: InputSchema,
+        *,
+        embedding_dim: int = 16,
+        hidden: Sequence[int] = (512, 256, 128, 64, 32, 16),
+        normalization: str = "partitioned",
+        fcn: str = "star",
+        auxiliary: bool = True,
+        dropout: float = 0.0,
+        unknown_rate: float = 0.01,
+        sparse: bool = True,
+    ) -> None:
+        super().__init__(schema)
+        check_sizes(embedding_dim=embedding_dim)
+        hidden = check_widths("hidden", hidden)
+        check_choice("normalization", normalization, NORMALIZATIONS)
+        check_choice("fcn", fcn, ["star", "shared"])
+        check_shares(dropout=dropout, unknown_rate=unknown_rate)
+        check_switches(auxiliary=auxiliary, sparse=sparse)
+        M = schema.domains
+        self.embedding = InputEmbedding(schema=schema, features=embedding_dim, sparse=sparse, unknown_rate=unknown_rate)
+        c = self.embedding.width
+        self.normalization = make_normalization(normalization, features=c, domains=M)
+        self.fcn: StarFCN | MLP
+        if fcn == "star":
+            self.fcn = StarFCN(in_features=c, hidden=hidden, domains=M, dropout=dropout)
+        else:
+            self.fcn = MLP(in_features=c, hidden=hidden, dropout=dropout)
+        self.auxiliary = (
+            AuxiliaryNetwork(features=c, domains=M, embedding_dim=embedding_dim, unknown_rate=unknown_rate)
+            if auxiliary
+            else None
+        )
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Logits (B,)."""
+        z = self.embedding(batch).z  # §3.2: embeddings shared by all domains, pooled and concatenated  (B, c)
+        segments = Segments.of(batch.domain, self.schema.domains)  # the rows by domain
+        z_p = self.normalization(segments.sort(z), segments.domain)  # Eq. 3-4  (B, c)
+        output: Tensor = self.fcn(z_p, segments) if isinstance(self.fcn, StarFCN) else self.fcn(z_p)  # Eq. 5-6  (B, 1)
+        s_m = segments.unsort(output)[:, 0]  # (B,)
+        if self.auxiliary is None:
+            return s_m
+        s_a: Tensor = self.auxiliary(z, batch.domain)  # (B,)
+        return s_m + s_a  # Eq. 7; its sigmoid is in the loss
+
+    def serving_form(self) -> nn.Module:
+        """W*_p and b*_p computed beforehand (section 4.4); a model with a shared FCN serves as it is."""
+        return FoldedStar(self).eval() if isinstance(self.fcn, StarFCN) else self
+
+
+class FoldedStar(nn.Module):
+    """STAR as it is served: a plain network per domain, and one for the unknown domain (section 4.4).
+
+    ``W*_p`` and ``b*_p`` are computed once. Partitioned normalization in evaluation is ``scale_p z + shift_p``, so it
+    is folded into the first layer: ``W*_pᵀ (scale_p z + shift_p) + b*_p``. Folding is done in double precision.
+
+    Args:
+        star: a trained model; its weights are copied.
+    """
+
+    auxiliary: AuxiliaryNetwork | None
+    layers: Sequence[DomainLinear]
+
+    def __init__(self, star: Star) -> None:
+        super().__init__()
+        assert isinstance(star.fcn, StarFCN)
+        self.domains = star.schema.domains
+        self.embedding = copy.deepcopy(star.embedding)
+        self.auxiliary = copy.deepcopy(star.auxiliary)
+        layers = [layer.star() for layer in star.fcn.layers]  # Eq. 5: W* (M+1, i, o), b* (M+1, o)
+        self.normalization: nn.Module = NoNorm()
+        if isinstance(star.normalization, PartitionedNorm):
+            layers[0] = _fold(*star.normalization.affine(), *layers[0])
+        else:
+            self.normalization = copy.deepcopy(star.normalization)
+        folded = [DomainLinear(weight=weight.detach(), bias=bias.detach()) for weight, bias in layers]
+        self.layers = nn.ModuleList(folded)  # type: ignore[assignment]
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Logits (B,)."""
+        z = self.embedding(batch).z  # (B, c)
+        segments = Segments.of(batch.domain, self.domains)
+        h = self.normalization(segments.sort(z), segments.domain)
+        for layer in self.layers[:-1]:
+            h = torch.relu(layer.segmented(h, segments))
+        s_m = segments.unsort(self.layers[-1].segmented(h, segments))[:, 0]  # (B,)
+        s_a: Tensor | float = 0.0 if self.auxiliary is None else self.auxiliary(z, batch.domain)
+        return s_m + s_a
+
+
+def _fold(scale: Tensor, shift: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+    """The first layer applied to ``scale z + shift``: scale and shift (M+1, c), weight (M+1, c, o), bias (M+1, o)."""
+    exact = weight.double()
+    folded = exact * scale.unsqueeze(-1)
+    return folded.to(weight.dtype), (bias.double() + torch.einsum("mc,mco->mo", shift, exact)).to(bias.dtype)
