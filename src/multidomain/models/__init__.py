@@ -6,16 +6,17 @@ import functools
 import importlib
 import inspect
 import pkgutil
-from typing import Any
-
-import torch
-from torch import nn
+from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigurationError, unknown_key
 from ..inputs import InputSchema
-from .base import MultiDomainModel
 
-__all__ = ["MultiDomainModel", "architectures", "build", "build_serving", "options"]
+if TYPE_CHECKING:  # the names of the architectures are asked for at every start: PyTorch is loaded when one is made
+    from torch import nn
+
+    from .base import MultiDomainModel
+
+__all__ = ["architectures", "build", "build_serving", "options"]
 
 _GIB = 2**30
 
@@ -52,6 +53,8 @@ def build_serving(name: str, schema: InputSchema, **config: Any) -> nn.Module:
 
     No training weights are made on the way: neither their memory nor their values are needed.
     """
+    import torch
+
     model_class = _checked_class(name, config)
     with torch.device("meta"):
         model = model_class(schema, **config).eval().serving_form()
@@ -83,6 +86,8 @@ def _model_class(name: str) -> type[MultiDomainModel]:
     modules = _modules()
     if name not in modules:
         raise ConfigurationError(f"Architecture {unknown_key(name, modules)}")
+    from .base import MultiDomainModel
+
     module = importlib.import_module(modules[name])
     classes = [
         value
@@ -104,6 +109,8 @@ def _keywords(model_class: type[MultiDomainModel]) -> dict[str, inspect.Paramete
 def _refuse_oversize(
     name: str, model_class: type[MultiDomainModel], schema: InputSchema, config: dict[str, Any], limit: float
 ) -> None:
+    import torch
+
     with torch.device("meta"):  # sizes without memory
         model = model_class(schema, **config)
     size = sum(

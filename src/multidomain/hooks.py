@@ -1,0 +1,262 @@
+"""What happens around a run: choices checked first, stale outputs found, results shown at the end."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import inspect
+import json
+import logging
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from kedro.framework.hooks import hook_impl
+from kedro.io import DataCatalog
+from kedro.pipeline import Pipeline
+from kedro.pipeline.node import Node
+
+from . import schema
+from .errors import ConfigurationError, unknown_key
+from .io.atomic import remove, replacing
+
+logger = logging.getLogger(__name__)
+CHOICES = ("domain", "split", "features", "label")
+
+
+class ProjectHooks:
+    """Checks the parameters given on the command line, tells Feast where things are, prints the outcome."""
+
+    def __init__(self) -> None:
+        self._before: dict[str, str | None] = {}
+
+    @hook_impl
+    def after_context_created(self, context: Any) -> None:
+        """A misspelt parameter, an unknown choice or a mistake in the schema ends the run before it starts."""
+        loader = context.config_loader
+        given, loader.runtime_params = loader.runtime_params or {}, {}
+        try:
+            declared = loader["parameters"]
+        finally:
+            loader.runtime_params = given
+        _check_parameters(given, declared)
+        choice = {**declared, **given}
+        schema.load(str(choice["dataset"])).variant(**{name: choice[name] for name in CHOICES})
+
+    @hook_impl
+    def before_pipeline_run(self, pipeline: Pipeline, catalog: DataCatalog) -> None:
+        """Check what models are configured with; tell the feature repository and MLflow where things are."""
+        _check_models(pipeline, catalog)
+        variant = catalog.load("variant")
+        settings = {
+            "MULTIDOMAIN_DATA": str(_path(catalog, "feature_views").parents[3]),
+            "MULTIDOMAIN_DATASET": variant.schema.name,
+            "MULTIDOMAIN_VARIANT": variant.name,
+        }
+        self._before = {name: os.environ.get(name) for name in settings}
+        os.environ.update(settings)
+        logger.info("data set %s, variant %s", variant.schema.name, variant.name)
+
+    @hook_impl
+    def after_pipeline_run(self, pipeline: Pipeline, catalog: DataCatalog) -> None:
+        """Metrics per domain, and where everything is."""
+        self._restore()
+        _show_results(pipeline, catalog)
+
+    @hook_impl
+    def on_pipeline_error(self) -> None:
+        """Leave the environment as it was."""
+        self._restore()
+
+    def _restore(self) -> None:
+        for name, value in self._before.items():
+            os.environ.pop(name, None) if value is None else os.environ.update({name: value})
+        self._before = {}
+
+
+class DigestHooks:
+    """Every output carries a digest of what made it; one that differs counts as missing.
+
+    Kedro's ``--only-missing-outputs`` looks at existence alone. Here each file or folder has a ``.<name>.digest`` beside
+    it: a hash of the node's code, its parameters, the schema and the digests of its inputs.
+    """
+
+    def __init__(self) -> None:
+        self._expected: dict[str, str] = {}
+        self._catalog: DataCatalog | None = None
+
+    @hook_impl(trylast=True)
+    def before_pipeline_run(self, run_params: dict[str, Any], pipeline: Pipeline, catalog: DataCatalog) -> None:
+        """Remove stale outputs where only missing ones are made; refuse stale inputs."""
+        from kedro.framework.project import pipelines
+
+        names = run_params.get("pipeline_names") or ["__default__"]
+        full = sum((pipelines[name] for name in names), Pipeline([]))
+        self._catalog = catalog
+        self._expected = expected_digests(full, catalog)
+        for name in sorted(pipeline.inputs() & full.all_outputs()):
+            _refuse_stale_input(name, catalog, self._expected)
+        if run_params.get("only_missing_outputs"):
+            for name in sorted(pipeline.all_outputs()):
+                _forget_stale_output(name, catalog, self._expected)
+
+    @hook_impl
+    def before_dataset_saved(self, dataset_name: str) -> None:
+        """Whatever is there now is no longer what its digest says."""
+        path = self._catalog and _path(self._catalog, dataset_name)
+        if path and dataset_name in self._expected:
+            digest_file(path).unlink(missing_ok=True)
+
+    @hook_impl
+    def after_dataset_saved(self, dataset_name: str) -> None:
+        """Stamp what was written."""
+        path = self._catalog and _path(self._catalog, dataset_name)
+        if path and dataset_name in self._expected:
+            with replacing(digest_file(path)) as temporary:
+                temporary.write_text(self._expected[dataset_name], encoding="utf-8")
+
+
+def digest_file(path: Path) -> Path:
+    """Where the digest of a file or folder is kept."""
+    return path.with_name(f".{path.name}.digest")
+
+
+def expected_digests(pipeline: Pipeline, catalog: DataCatalog) -> dict[str, str]:
+    """The digest each dataset of the pipeline would have if it were made now."""
+    digests = {name: _source_digest(name, catalog) for name in pipeline.inputs()}
+    for node in pipeline.nodes:
+        made_of = _hash({"code": _code(node), "inputs": [digests[name] for name in sorted(node.inputs)]})
+        for output in node.outputs:
+            digests[output] = _hash([made_of, output])
+    return digests
+
+
+def _source_digest(name: str, catalog: DataCatalog) -> str:
+    """Of a parameter its value, of the schema its text and the raw files it names, of a variant its name."""
+    from .io import Choice, SchemaFile, WorkingFolder
+
+    if name.startswith("params:") or name == "parameters":
+        return _hash(catalog.load(name))
+    dataset = catalog.get(name)
+    if isinstance(dataset, WorkingFolder):
+        return ""
+    if isinstance(dataset, Choice):
+        variant = dataset.load()
+        return _hash([variant.schema.digest, variant.name])
+    if isinstance(dataset, SchemaFile):
+        parsed = dataset.load()
+        folder = Path(catalog.load("params:raw_folder"))
+        return _hash([parsed.digest, [_stamp(folder / file.path) for file in parsed.files.values()]])
+    path = _path(catalog, name)
+    return _hash(_stamp(path)) if path else ""
+
+
+def _stamp(path: Path) -> list[Any]:
+    """Name, size and time of change. A raw file yet to be fetched counts as what its name says."""
+    if not path.exists():
+        return [path.name]
+    status = path.stat()
+    return [path.name, status.st_size, status.st_mtime_ns]
+
+
+def _code(node: Node) -> str:
+    """The source of the module a node's function lives in."""
+    function = node.func
+    while isinstance(function, functools.partial):
+        function = function.func
+    module = inspect.getmodule(function)
+    return _hash(inspect.getsource(module) if module else repr(function))
+
+
+def _hash(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:24]
+
+
+def _path(catalog: DataCatalog, name: str) -> Path | None:
+    """Where a dataset is kept, or None if it lives in memory."""
+    filepath = getattr(catalog.get(name), "_filepath", None)
+    return Path(str(filepath)) if filepath is not None else None
+
+
+def _is_stale(path: Path, expected: str) -> bool:
+    recorded = digest_file(path)
+    return path.exists() and (not recorded.exists() or recorded.read_text(encoding="utf-8") != expected)
+
+
+def _forget_stale_output(name: str, catalog: DataCatalog, expected: Mapping[str, str]) -> None:
+    path = _path(catalog, name)
+    if path and _is_stale(path, expected[name]):
+        logger.info("%s was made from another schema, parameters, input or code: it is made again (%s)", name, path)
+        remove(path)
+        remove(digest_file(path))
+
+
+def _refuse_stale_input(name: str, catalog: DataCatalog, expected: Mapping[str, str]) -> None:
+    path = _path(catalog, name)
+    if path and _is_stale(path, expected[name]):
+        raise ConfigurationError(
+            f"This part of the pipeline starts from '{name}' ({path}), which was made from another schema, other parameters, "
+            "inputs or code than those of now. Run the whole pipeline with --only-missing-outputs: it makes again what is stale."
+        )
+
+
+def _check_parameters(given: Mapping[str, Any], declared: Mapping[str, Any], prefix: str = "") -> None:
+    """Every parameter of the command line must exist in the configuration."""
+    for key, value in given.items():
+        if key not in declared:
+            if prefix:  # a key below a model's section: its own code knows which options exist beside those listed
+                continue
+            raise ConfigurationError(f"parameter {unknown_key(prefix + str(key), [prefix + str(k) for k in declared])}")
+        if isinstance(value, Mapping):
+            if not isinstance(declared[key], Mapping):
+                raise ConfigurationError(
+                    f"parameter '{prefix}{key}' is one value, not a group of parameters: {dict(value)}."
+                )
+            _check_parameters(value, declared[key], f"{prefix}{key}.")
+
+
+def _check_models(pipeline: Pipeline, catalog: DataCatalog) -> None:
+    """A misspelt option of a model or of its training ends the run before the data is prepared."""
+    sections = [name.removesuffix(".training") for name in sorted(pipeline.inputs()) if name.endswith(".training")]
+    if not sections:
+        return
+    from .models import options
+    from .training.config import TrainingConfig
+
+    for section in sections:
+        architecture = section.removeprefix("params:")
+        for key in catalog.load(f"{section}.model"):
+            if key not in (allowed := [*options(architecture), "max_domain_weight_gib"]):
+                raise ConfigurationError(f"{architecture}.model: {unknown_key(key, allowed)}")
+        try:
+            TrainingConfig(**catalog.load(f"{section}.training"))
+        except ConfigurationError as error:
+            raise ConfigurationError(f"{architecture}.{error}") from error
+
+
+def _show_results(pipeline: Pipeline, catalog: DataCatalog) -> None:
+    made = [name.removesuffix(".metrics") for name in sorted(pipeline.all_outputs()) if name.endswith(".metrics")]
+    if not made:
+        return
+    from rich.console import Console
+
+    from .evaluation.report import summary
+
+    console = Console()
+    for architecture in made:
+        console.print(summary(catalog.load(f"{architecture}.metrics"), title=architecture))
+        for label, path in _written(pipeline, catalog, architecture):
+            console.print(f"  {label:<12} {path}", soft_wrap=True, highlight=False)
+
+
+def _written(pipeline: Pipeline, catalog: DataCatalog, architecture: str) -> Iterator[tuple[str, Path]]:
+    """The outputs of one architecture and where they are, relative to here where possible."""
+    for name in ("model", "metrics", "predictions", "history", "plots", "package"):
+        if f"{architecture}.{name}" in pipeline.all_outputs():
+            path = _path(catalog, f"{architecture}.{name}")
+            if path:
+                with contextlib.suppress(ValueError):
+                    path = path.relative_to(Path.cwd())
+                yield name, path

@@ -1,0 +1,44 @@
+"""Every pipeline by name. ``train_<architecture>`` exists for each file in ``models/``, by file name alone."""
+
+from __future__ import annotations
+
+from kedro.pipeline import Pipeline
+
+from .models import architectures
+from .pipelines import encode, evaluate, features, ingest, package, partition, predict, train, validate
+
+
+def register_pipelines() -> dict[str, Pipeline]:
+    """``prepare`` is everything up to the tensors; ``train_<architecture>`` is prepare, train, evaluate and package."""
+    stages = {
+        "ingest": ingest.create_pipeline(),
+        "validate": validate.create_pipeline(),
+        "partition": partition.create_pipeline(),
+        "features": features.create_pipeline(),
+        "encode": encode.create_pipeline(),
+    }
+    prepare = sum(stages.values(), Pipeline([]))
+    trained = {f"train_{name}": prepare + _model(name) for name in architectures()}
+    return {
+        "__default__": trained["train_star"],
+        **stages,
+        "prepare": prepare,
+        **trained,
+        "predict": predict.create_pipeline(),
+    }
+
+
+def _model(architecture: str) -> Pipeline:
+    """Train, evaluate and package one architecture: one template, its datasets and parameters under its name."""
+    template = train.create_pipeline(architecture) + evaluate.create_pipeline() + package.create_pipeline(architecture)
+    return Pipeline(
+        template,
+        namespace=architecture,
+        prefix_datasets_with_namespace=True,
+        inputs=SHARED & template.inputs(),
+        parameters={name for name in template.inputs() if name in ("params:seed", "params:device")},
+        tags=architecture,
+    )
+
+
+SHARED = {"variant", "schema", "encoder", "encoded", "domain_table", "training_frame"}

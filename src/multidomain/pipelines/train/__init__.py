@@ -1,0 +1,3 @@
+"""Training one architecture."""
+
+from .pipeline import create_pipeline as create_pipeline

@@ -1,0 +1,26 @@
+"""Kedro settings: telemetry off, configuration merged key by key, our resolvers and hooks."""
+
+import os
+
+for _variable, _value in {
+    "DO_NOT_TRACK": "1",
+    "KEDRO_DISABLE_TELEMETRY": "true",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "FEAST_USAGE": "False",
+    "GX_ANALYTICS_ENABLED": "false",
+    "OMP_WAIT_POLICY": "PASSIVE",  # waiting threads sleep: spinning collapses on a machine shared with others
+    "GOMP_SPINCOUNT": "0",
+}.items():
+    os.environ.setdefault(_variable, _value)
+
+from . import resolvers  # noqa: E402
+from .hooks import DigestHooks, ProjectHooks  # noqa: E402
+
+HOOKS = (ProjectHooks(), DigestHooks())
+CONFIG_LOADER_ARGS = {
+    "base_env": "base",
+    "default_run_env": "local",
+    "config_patterns": {"parameters": ["parameters*", "parameters*/**", "**/parameters*"]},
+    "merge_strategy": {"parameters": "soft"},
+    "custom_resolvers": {"data": resolvers.data, "variant": resolvers.variant},
+}

@@ -1,0 +1,94 @@
+"""Stale outputs are found, misspelt parameters refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from kedro.io import DataCatalog
+from kedro.pipeline import Pipeline, node
+from kedro_datasets.json import JSONDataset
+
+from multidomain.errors import ConfigurationError
+from multidomain.hooks import DigestHooks, _check_parameters, digest_file, expected_digests
+
+
+def double(x: int) -> int:
+    return 2 * x
+
+
+def add(x: int, y: int) -> int:
+    return x + y
+
+
+PIPELINE = Pipeline([node(double, "params:x", "doubled"), node(add, ["doubled", "params:y"], "total")])
+
+
+def catalog(folder: Path, x: int = 1, y: int = 1) -> DataCatalog:
+    made = DataCatalog({name: JSONDataset(filepath=str(folder / f"{name}.json")) for name in ("doubled", "total")})
+    made["params:x"], made["params:y"] = x, y
+    return made
+
+
+def run(folder: Path, pipeline: Pipeline = PIPELINE, only_missing: bool = True, **parameters: int) -> list[str]:
+    """Run through the hooks as a session would; the names of the datasets that were written."""
+    from kedro.framework.hooks.manager import _create_hook_manager
+    from kedro.framework.project import pipelines
+    from kedro.runner import SequentialRunner
+
+    pipelines._pipelines_module = None
+    pipelines._content, pipelines._is_data_loaded = {"__default__": PIPELINE}, True
+    hooks, manager, here = DigestHooks(), _create_hook_manager(), catalog(folder, **parameters)
+    manager.register(hooks)
+    hooks.before_pipeline_run(run_params={"only_missing_outputs": only_missing}, pipeline=pipeline, catalog=here)
+    before = {name: (folder / f"{name}.json").exists() for name in ("doubled", "total")}
+    SequentialRunner().run(pipeline, here, manager, only_missing_outputs=only_missing)
+    return [name for name, there in before.items() if not there]
+
+
+def test_nothing_is_made_twice(tmp_path):
+    assert run(tmp_path) == ["doubled", "total"]
+    assert run(tmp_path) == []
+
+
+def test_a_changed_parameter_makes_again_what_depends_on_it_and_nothing_else(tmp_path):
+    run(tmp_path)
+    assert run(tmp_path, y=5) == ["total"]
+    assert (tmp_path / "total.json").read_text() == "7"
+    assert run(tmp_path, x=3, y=5) == ["doubled", "total"]
+
+
+def test_an_output_without_a_digest_is_not_trusted(tmp_path):
+    run(tmp_path)
+    digest_file(tmp_path / "total.json").unlink()
+    assert run(tmp_path) == ["total"]
+
+
+def test_starting_from_a_stale_input_is_refused(tmp_path):
+    run(tmp_path)
+    with pytest.raises(ConfigurationError, match="starts from 'doubled'.*made from another schema"):
+        run(tmp_path, PIPELINE.from_inputs("doubled"), x=9)
+
+
+def test_the_digest_depends_on_values_and_on_nothing_else(tmp_path):
+    first, same = expected_digests(PIPELINE, catalog(tmp_path)), expected_digests(PIPELINE, catalog(tmp_path / "other"))
+    assert first == same
+    assert first["total"] != expected_digests(PIPELINE, catalog(tmp_path, y=2))["total"]
+
+
+DECLARED = {"seed": 1, "domain": None, "star": {"training": {"epochs": 3}}}
+
+
+@pytest.mark.parametrize("given", [{"domain": "genre"}, {"star": {"training": {"epochs": 1}}}, {"seed": 2}])
+def test_declared_parameters_are_accepted(given):
+    _check_parameters(given, DECLARED)
+
+
+def test_a_misspelt_parameter_is_refused_with_what_was_meant():
+    with pytest.raises(ConfigurationError, match="'domian' is not known; did you mean 'domain'"):
+        _check_parameters({"domian": "genre"}, DECLARED)
+
+
+def test_a_group_given_for_a_single_value_is_refused():
+    with pytest.raises(ConfigurationError, match="'seed' is one value"):
+        _check_parameters({"seed": {"a": 1}}, DECLARED)
