@@ -1,0 +1,206 @@
+"""The metrics of a scored split, overall and per domain, as a dictionary, a table and one self-contained page."""
+
+from __future__ import annotations
+
+import base64
+import html
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import DataError
+from . import metrics as measures
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+LARGEST = 50  # domains in plots and tables; metrics.json holds them all
+METRICS = ("auc", "gauc", "gauc_coverage", "pcoc", "logloss", "ece", "rows")
+HEADINGS = {
+    "auc": "AUC",
+    "gauc": "GAUC",
+    "gauc_coverage": "GAUC coverage",
+    "pcoc": "PCOC",
+    "logloss": "log loss",
+    "ece": "ECE",
+    "rows": "rows",
+}
+
+Array = npt.NDArray[Any]
+Metrics = Mapping[str, Any]
+
+
+def require_both_classes(label: Array, *, split: str, name: str) -> None:
+    """Refuse a split on which neither AUC nor a threshold means anything.
+
+    Args:
+        label: (N,) zeros and ones.
+        split: train, validation or test.
+        name: what was split, such as ``movielens/age-user_time-full-click``.
+
+    Raises:
+        DataError: no rows, or rows of one class only.
+    """
+    remedy = (
+        "Give this split a larger share or another kind (`splits` of the schema, --params=split=...), choose another "
+        "label, or bring more rows."
+    )
+    rows, positives = len(label), int(np.count_nonzero(label))
+    if rows == 0:
+        raise DataError(f"The {split} split of {name} has no rows: nothing can be measured on it. {remedy}")
+    if positives in (0, rows):
+        raise DataError(
+            f"The {split} split of {name} holds one class only: all {rows:,} rows have label {int(positives > 0)}, so "
+            f"AUC is undefined. {remedy}"
+        )
+
+
+def measure(label: Array, score: Array, group: Array) -> dict[str, float | int | None]:
+    """Every metric of one set of rows; what is undefined there (one class, no positives, no rows) is None.
+
+    Args:
+        label: (N,) zeros and ones.
+        score: (N,) probabilities.
+        group: (N,) what GAUC groups by.
+    """
+    if len(label) == 0:
+        return dict.fromkeys(METRICS, None) | {"rows": 0}
+    gauc, coverage = measures.gauc(label, score, group)
+    return {
+        "auc": _defined(measures.auc(label, score)),
+        "gauc": _defined(gauc),
+        "gauc_coverage": _defined(coverage),
+        "pcoc": _defined(measures.pcoc(label, score)),
+        "logloss": _defined(measures.logloss(label, score)),
+        "ece": _defined(measures.ece(label, score)),
+        "rows": len(label),
+    }
+
+
+def evaluate(label: Array, score: Array, group: Array, domain: Array, domains: Sequence[str]) -> dict[str, Any]:
+    """Metrics overall and per domain, in the order of ``domains``; rows of an unnamed domain follow as they come.
+
+    Args:
+        label: (N,) zeros and ones.
+        score: (N,) probabilities.
+        group: (N,) what GAUC groups by.
+        domain: (N,) domain names.
+        domains: the names of the known domains; one without rows has null metrics and ``rows`` 0.
+
+    Returns:
+        ``{"overall": {metric: value}, "domains": {name: {metric: value}}}``, ready for JSON.
+    """
+    names, code = np.unique(np.asarray(domain, dtype=str), return_inverse=True)
+    order = np.argsort(code, kind="stable")
+    ends = np.cumsum(np.bincount(code, minlength=len(names)))
+    rows = {
+        str(name): order[end - size : end]
+        for name, end, size in zip(names, ends, np.diff(ends, prepend=0), strict=True)
+    }
+    listed = [*domains, *(name for name in rows if name not in set(domains))]
+    none = np.zeros(0, dtype=np.int64)
+    return {
+        "overall": measure(label, score, group),
+        "domains": {
+            name: measure(label[at], score[at], group[at]) for name in listed for at in (rows.get(name, none),)
+        },
+    }
+
+
+def largest(metrics: Metrics, count: int = LARGEST) -> list[str]:
+    """The names of the ``count`` domains with the most rows, in the order of ``metrics``, none of them empty."""
+    domains = {name: values for name, values in metrics["domains"].items() if values["rows"]}
+    kept = set(sorted(domains, key=lambda name: -domains[name]["rows"])[:count])
+    return [name for name in domains if name in kept]
+
+
+def summary(metrics: Metrics, *, title: str | None = None) -> Table:
+    """AUC, GAUC and PCOC per domain (at most the 50 largest) and overall, for the terminal."""
+    from rich.table import Table
+
+    shown = largest(metrics)
+    left = len(metrics["domains"]) - len(shown)
+    note = f"{left:,} smaller or empty domains are in metrics.json" if left else None
+    table = Table(title=title, caption=note, title_justify="left", caption_justify="left")
+    table.add_column("domain")
+    for name in ("rows", "auc", "gauc", "pcoc", "logloss"):
+        table.add_column(HEADINGS[name], justify="right")
+    for name in shown:
+        table.add_row(name, *_cells(metrics["domains"][name]))
+    table.add_section()
+    table.add_row("overall", *_cells(metrics["overall"]), style="bold")
+    return table
+
+
+def page(metrics: Metrics, *, title: str, facts: Mapping[str, str], pictures: Sequence[tuple[str, str, Path]]) -> str:
+    """One HTML page that needs no network and no other file.
+
+    Args:
+        metrics: as :func:`evaluate` returns them.
+        title: the page's heading.
+        facts: name -> value, shown under the heading.
+        pictures: (heading, explanation, PNG file), each embedded.
+    """
+    facts_html = "".join(f"<dt>{html.escape(k)}</dt><dd>{html.escape(v)}</dd>" for k, v in facts.items())
+    figures = "".join(_figure(*picture) for picture in pictures)
+    return _PAGE.format(title=html.escape(title), facts=facts_html, table=_table(metrics), figures=figures)
+
+
+def _defined(value: float) -> float | None:
+    return float(value) if math.isfinite(value) else None
+
+
+def _cells(values: Mapping[str, Any], names: Sequence[str] = ("rows", "auc", "gauc", "pcoc", "logloss")) -> list[str]:
+    return [f"{values[n]:,}" if n == "rows" else "–" if values[n] is None else f"{values[n]:.4f}" for n in names]
+
+
+def _table(metrics: Metrics) -> str:
+    names = ("rows", "auc", "gauc", "gauc_coverage", "pcoc", "logloss", "ece")
+    head = "".join(f"<th>{HEADINGS[n]}</th>" for n in names)
+    shown = largest(metrics)
+    lines = [(name, metrics["domains"][name], "") for name in shown]
+    lines.append(("overall", metrics["overall"], ' class="overall"'))
+    body = "".join(
+        f"<tr{style}><th>{html.escape(name)}</th>{''.join(f'<td>{c}</td>' for c in _cells(values, names))}</tr>"
+        for name, values, style in lines
+    )
+    left = len(metrics["domains"]) - len(shown)
+    note = (
+        f"<p>The {len(shown)} largest domains; {left:,} smaller or empty ones are in metrics.json.</p>" if left else ""
+    )
+    return f"<table><thead><tr><th>domain</th>{head}</tr></thead><tbody>{body}</tbody></table>{note}"
+
+
+def _figure(heading: str, explanation: str, picture: Path) -> str:
+    data = base64.b64encode(picture.read_bytes()).decode("ascii")
+    return (
+        f"<section><h2>{html.escape(heading)}</h2><p>{html.escape(explanation)}</p>"
+        f'<img alt="{html.escape(heading)}" src="data:image/png;base64,{data}"></section>'
+    )
+
+
+_PAGE = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><title>{title}</title>
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<style>
+body {{ font: 16px/1.5 system-ui, sans-serif; color: #1b1b1f; background: #fff; max-width: 62rem;
+  margin: 2rem auto; padding: 0 1rem }}
+h1 {{ font-size: 1.6rem; margin: 0 0 .5rem }} h2 {{ font-size: 1.15rem; margin: 2.5rem 0 .25rem }}
+p {{ color: #4a4a52; margin: .25rem 0 .75rem; max-width: 46rem }}
+dl {{ display: grid; grid-template-columns: max-content 1fr; gap: .1rem 1rem; margin: 0 0 1.5rem }}
+dt {{ color: #4a4a52 }} dd {{ margin: 0; overflow-wrap: anywhere }}
+table {{ border-collapse: collapse; font-variant-numeric: tabular-nums }}
+th, td {{ padding: .25rem .9rem; text-align: right; border-bottom: 1px solid #e3e3e8 }}
+th:first-child {{ text-align: left; font-weight: normal }} thead th {{ color: #4a4a52; font-weight: 600 }}
+tr.overall > * {{ font-weight: 600; border-top: 2px solid #1b1b1f }}
+img {{ max-width: 100%; height: auto }}
+</style></head><body>
+<h1>{title}</h1><dl>{facts}</dl>
+{table}
+{figures}
+</body></html>
+"""

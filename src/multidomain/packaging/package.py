@@ -1,0 +1,305 @@
+"""Record a training in MLflow and register its model, once the packaged form scores like the run itself."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import json
+import logging
+import math
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .. import tracking
+from ..errors import DataError
+from ..schema import Variant
+from . import bundle
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+    from mlflow import MlflowClient
+    from mlflow.models import ModelSignature
+
+logger = logging.getLogger(__name__)
+
+CHAMPION, CHALLENGER = "champion", "challenger"
+TOLERANCE, FOLDED_TOLERANCE = 1e-6, 1e-5  # of a score; weights folded for serving round differently
+REQUIREMENTS = ("mlflow", "numpy", "pandas", "pyarrow", "safetensors", "torch")
+EXAMPLES = 3
+METRICS_AT_ONCE = 1000  # MLflow takes no more in one call
+DOMAINS = 50  # the largest, in MLflow; metrics.json holds them all
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """What one training left behind.
+
+    Attributes:
+        variant: what was trained on.
+        architecture: the model's name.
+        parameters: settings, nested.
+        metrics: of the test split, as ``evaluation.report.evaluate`` returns them.
+        history: one row per epoch, with a column ``epoch``.
+        encoder, model, plots: folders.
+        data: a fingerprint of the encoded data.
+    """
+
+    variant: Variant
+    architecture: str
+    parameters: Mapping[str, Any]
+    metrics: Mapping[str, Any]
+    history: pd.DataFrame
+    encoder: Path
+    model: Path
+    plots: Path
+    data: str
+
+
+def package(training: Training, rows: pd.DataFrame, scores: np.ndarray) -> dict[str, Any]:
+    """Record, package, check and register one training.
+
+    Args:
+        training: what to package.
+        rows: (N, columns) rows of the test split as the feature stage delivers them.
+        scores: (N,) what the run predicted for them.
+
+    Returns:
+        ``run_id, model, version, uri, alias, path, checks``, ready for JSON.
+
+    Raises:
+        DataError: the packaged model, loaded back, scores ``rows`` differently. Nothing is registered then.
+    """
+    import mlflow
+
+    client = tracking.connect()
+    experiment = tracking.experiment(client, f"multidomain-{training.variant.schema.name}")
+    name = tracking.model_name(training.variant.key, training.architecture)
+    run_name = f"{training.variant.name}-{training.architecture}"
+    nested = mlflow.active_run() is not None
+    with mlflow.start_run(experiment_id=experiment, run_name=run_name, nested=nested) as run:
+        _record(client, run.info.run_id, training)
+        logged = _log_model(training, rows)
+        checks = _check(logged.model_uri, rows, scores, folded=logged.metadata["folded"])
+        version = _register(client, logged.model_uri, name)
+    alias = _alias(client, name, version)
+    logger.info("registered %s version %s (%s)", name, version, alias)
+    return {
+        "run_id": run.info.run_id,
+        "model": name,
+        "version": int(version),
+        "uri": f"models:/{name}/{version}",
+        "alias": alias,
+        "path": _place(logged.artifact_path),
+        "checks": checks,
+    }
+
+
+def signature(encoder: Path, variant: Variant) -> ModelSignature:
+    """The columns of a package with this encoder, typed as the feature stage delivers them.
+
+    MLflow's whole numbers take no nulls, its floats take no whole numbers, and pandas delivers a column of whole
+    numbers as one or the other, by whether a value is missing. Such columns are declared ``any``; the scorer converts
+    and checks them.
+    """
+    import pyarrow as pa
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, DataType, Schema
+    from mlflow.types.schema import AnyType, Array
+
+    from ..encoder import Encoder
+    from .scorer import columns
+
+    plain = {pa.string(): DataType.string, pa.int64(): DataType.long, pa.float64(): DataType.double}
+    nullable = {feature.name: feature.nullable for feature in variant.features}
+    whole = {feature.name for feature in variant.features if feature.value_type == "int" and feature.kind != "sequence"}
+    specs: list[Any] = []
+    for name, kind in columns(Encoder.load(encoder)).items():
+        required = not nullable.get(name, name != "domain")
+        if pa.types.is_list(kind):
+            declared: Any = Array(plain[kind.value_type])
+        elif name in whole:
+            declared = DataType.long if required else AnyType()  # type: ignore[no-untyped-call]
+        else:
+            declared = plain[kind]
+        specs.append(ColSpec(declared, name, required=required))
+    return ModelSignature(inputs=Schema(specs), outputs=Schema([ColSpec(DataType.double, "score")]))
+
+
+def requirements() -> list[str]:
+    """What a package needs installed, at the versions running now."""
+    return [f"{name}=={importlib.metadata.version(name).split('+')[0]}" for name in REQUIREMENTS]
+
+
+def _record(client: MlflowClient, run: str, training: Training) -> None:
+    from mlflow.entities import Param, RunTag
+
+    parameters = [Param(key, str(value)[:6000]) for key, value in tracking.flat(training.parameters)]
+    tags = {
+        "dataset": training.variant.schema.name,
+        "variant": training.variant.name,
+        "architecture": training.architecture,
+        "data_fingerprint": training.data,
+        "schema_digest": training.variant.schema.digest,
+        "git_revision": tracking.git_revision(),
+    }
+    client.log_batch(run, params=parameters, tags=[RunTag(key, value) for key, value in tags.items()])
+    measured = list(_metrics(training))
+    for start in range(0, len(measured), METRICS_AT_ONCE):
+        client.log_batch(run, metrics=measured[start : start + METRICS_AT_ONCE])
+    client.log_artifacts(run, str(training.plots), "plots")
+    client.log_dict(run, dict(training.metrics), "metrics.json")
+    client.log_text(run, training.history.to_csv(index=False), "history.csv")
+
+
+def _metrics(training: Training) -> Iterator[Any]:
+    import time
+
+    from mlflow.entities import Metric
+
+    from ..evaluation.report import largest
+
+    now = int(time.time() * 1000)
+    for name, value in training.metrics["overall"].items():
+        if value is not None:
+            yield Metric(f"test_{name}", value, now, 0)
+    for domain in largest(training.metrics, DOMAINS):
+        for name, value in training.metrics["domains"][domain].items():
+            if value is not None:
+                yield Metric(tracking.metric_name("domain", domain, name), value, now, 0)
+    for row in training.history.to_dict(orient="records"):
+        step = int(row.pop("epoch"))
+        for name, value in row.items():
+            if isinstance(value, int | float) and math.isfinite(value):
+                yield Metric(tracking.metric_name(str(name)), float(value), now, step)
+
+
+def _log_model(training: Training, rows: pd.DataFrame) -> Any:
+    """Write the package and log it to the active run."""
+    import mlflow
+
+    declared = signature(training.encoder, training.variant)
+    with tempfile.TemporaryDirectory() as scratch:
+        artifacts = {"encoder": Path(scratch) / "encoder", "model": Path(scratch) / "model"}
+        shutil.copytree(training.encoder, artifacts["encoder"])
+        folded = serving_form(training.model, artifacts["model"])
+        code = Path(scratch) / "code"
+        bundle.copy(code / "new")
+        own = f"multidomain_scorer_{tracking.fingerprint(code, *artifacts.values())}"
+        (code / "new").rename(code / own)
+        example = rows[declared.inputs.input_names()].head(EXAMPLES).reset_index(drop=True)
+        with _path_kept():
+            return mlflow.pyfunc.log_model(
+                name=training.architecture,
+                python_model=str(Path(__file__).with_name("loader.py")),
+                artifacts={name: str(path) for name, path in artifacts.items()},
+                code_paths=[str(code / own)],
+                model_config={"package": own},
+                signature=declared,
+                input_example=example,
+                pip_requirements=requirements(),
+                metadata={
+                    "dataset": training.variant.schema.name,
+                    "variant": training.variant.name,
+                    "architecture": training.architecture,
+                    "data_fingerprint": training.data,
+                    "folded": folded,
+                },
+            )
+
+
+def serving_form(model: Path, target: Path) -> bool:
+    """Copy a model's folder to ``target``, its weights folded for serving where the model can; whether they were."""
+    from safetensors.torch import save_file
+
+    from .scorer import restore
+
+    trained = restore(model)
+    served = trained.serving_form()
+    if served is trained:
+        shutil.copytree(model, target)
+        return False
+    target.mkdir()
+    about = json.loads((model / "model.json").read_text(encoding="utf-8"))
+    (target / "model.json").write_text(json.dumps({**about, "serving": True}, indent=1), encoding="utf-8")
+    weights = {name: tensor.clone().contiguous() for name, tensor in served.state_dict().items()}
+    save_file(weights, target / "weights.safetensors")
+    return True
+
+
+def _check(uri: str, rows: pd.DataFrame, scores: np.ndarray, *, folded: bool) -> dict[str, Any]:
+    """Load the package back and score rows with it, through MLflow's own checks of their types."""
+    import mlflow
+    import numpy as np
+
+    with _path_kept():
+        loaded = mlflow.pyfunc.load_model(uri)
+    names = loaded.metadata.get_input_schema().input_names()
+    difference = np.abs(loaded.predict(rows[names])["score"].to_numpy() - scores)
+    tolerance = FOLDED_TOLERANCE if folded else TOLERANCE
+    largest = float(difference.max(initial=0.0))
+    if not largest <= tolerance:
+        worst = int(np.argmax(np.nan_to_num(difference, nan=np.inf)))
+        key = f"impression {rows['impression_id'].iloc[worst]}" if "impression_id" in rows else f"row {worst}"
+        raise DataError(
+            "The packaged model does not score like the run: "
+            f"{int((~(difference <= tolerance)).sum()):,} of {len(rows):,} rows of the test split differ by more than "
+            f"{tolerance:g}, the most by {largest:g} ({key}). Nothing was registered. Train and evaluate again, "
+            "then package."
+        )
+    return {"rows": len(rows), "max_difference": largest, "tolerance": tolerance, "folded": folded}
+
+
+def _register(client: MlflowClient, uri: str, name: str) -> str:
+    from mlflow.exceptions import MlflowException
+
+    with contextlib.suppress(MlflowException):  # it exists already
+        client.create_registered_model(name)
+    run = uri.removeprefix("models:/") if uri.startswith("models:/") else None
+    created = client.create_model_version(name, source=uri, model_id=run, run_id=_active_run())
+    return str(created.version)
+
+
+def _active_run() -> str:
+    import mlflow
+
+    run = mlflow.active_run()
+    assert run is not None
+    return str(run.info.run_id)
+
+
+def _alias(client: MlflowClient, name: str, version: str) -> str:
+    """The first version is the champion, later ones challenge it."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        client.get_model_version_by_alias(name, CHAMPION)
+        alias = CHALLENGER
+    except MlflowException:
+        alias = CHAMPION
+    client.set_registered_model_alias(name, alias, version)
+    return alias
+
+
+def _place(address: str) -> str:
+    """A plain path where the files are on this machine."""
+    from mlflow.utils.file_utils import local_file_uri_to_path
+
+    if not address.startswith("file:"):
+        return address
+    return str(local_file_uri_to_path(address))  # type: ignore[no-untyped-call]
+
+
+@contextlib.contextmanager
+def _path_kept() -> Iterator[None]:
+    """MLflow puts the code of every model it loads on the search path; here it goes off it again."""
+    before = list(sys.path)
+    try:
+        yield
+    finally:
+        sys.path[:] = before

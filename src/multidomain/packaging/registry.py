@@ -1,0 +1,70 @@
+"""Finding the registered models of this project."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from .. import tracking
+from ..errors import ConfigurationError
+from .package import CHAMPION
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+
+def find(key: str, architecture: str, version: int | str | None = None) -> tuple[str, str]:
+    """Name and version of the model of ``key`` (``<dataset>/<variant>``): the champion, or the version asked for.
+
+    ``version`` may be a number, the name of an alias, or ``latest``.
+
+    Raises:
+        ConfigurationError: there is no such model; the message lists those there are and how to train one.
+    """
+    from mlflow.exceptions import MlflowException
+
+    client = tracking.connect()
+    name = tracking.model_name(key, architecture)
+    versions = sorted(int(found.version) for found in _search(client, name))
+    if not versions:
+        raise ConfigurationError(_no_model(client, key, architecture))
+    wanted = str(version if version is not None else CHAMPION)
+    if wanted == "latest":
+        return name, str(versions[-1])
+    if wanted.isdigit():
+        if int(wanted) in versions:
+            return name, wanted
+    else:
+        try:
+            return name, str(client.get_model_version_by_alias(name, wanted).version)
+        except MlflowException:
+            pass
+    aliases = sorted(client.get_registered_model(name).aliases)
+    raise ConfigurationError(
+        f"The model {name} has no version or alias '{wanted}'. It has the versions "
+        f"{', '.join(map(str, versions))} and the aliases {', '.join(aliases) or '(none)'}; choose one with "
+        "--params=version=..."
+    )
+
+
+def load(name: str, version: str) -> Any:
+    """The registered model as an MLflow pyfunc."""
+    import mlflow
+
+    tracking.connect()
+    return mlflow.pyfunc.load_model(f"models:/{name}/{version}")
+
+
+def _search(client: MlflowClient, name: str) -> list[Any]:
+    return list(client.search_model_versions(f"name='{name}'"))
+
+
+def _no_model(client: MlflowClient, key: str, architecture: str) -> str:
+    dataset, variant = key.split("/", 1)
+    others = sorted(m.name for m in client.search_registered_models() if m.name.startswith("multidomain-"))
+    there = f"There are: {', '.join(others)}." if others else "There is none at all yet."
+    domain, split, features, label = variant.split("-")
+    params = f"dataset={dataset},domain={domain},split={split},features={features},label={label}"
+    return (
+        f"No model '{architecture}' is registered for {key}. {there} Train one with: "
+        f"kedro run --pipeline=train_{architecture} --params={params}"
+    )

@@ -1,0 +1,3 @@
+"""Scores of the test split, their metrics and pictures."""
+
+from .pipeline import create_pipeline as create_pipeline

@@ -1,0 +1,17 @@
+"""trained, evaluated model -> MLflow run and registered model. One template, one instance per architecture."""
+
+from functools import partial, update_wrapper
+
+from kedro.pipeline import Pipeline, node
+
+from .nodes import package
+
+
+def create_pipeline(architecture: str) -> Pipeline:
+    """Package ``architecture``; the caller puts the pipeline in the namespace of that name."""
+    function = update_wrapper(partial(package, architecture=architecture), package)
+    names = ("variant", "encoder", "encoded", "training_frame", "model", "history", "predictions", "metrics", "plots")
+    parameters = {"configuration": "params:model", "training": "params:training", "seed": "params:seed"}
+    return Pipeline(
+        [node(function, {name: name for name in names} | parameters, "package", name="package")], tags="package"
+    )

@@ -1,0 +1,127 @@
+"""Where runs and models are recorded: an MLflow of this project's own, or the server of ``$MLFLOW_TRACKING_URI``."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import re
+import subprocess
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .schema import project_root
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+_QUIET = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "DO_NOT_TRACK": "1",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+}
+_ours: set[str] = set()  # MLflow writes the address it is given into $MLFLOW_TRACKING_URI
+BLOCK = 1 << 22  # bytes read at once
+
+
+def data_folder() -> Path:
+    """``$MULTIDOMAIN_DATA``, or ``data`` below the project."""
+    return Path(os.environ.get("MULTIDOMAIN_DATA") or project_root() / "data").absolute()
+
+
+def connect() -> MlflowClient:
+    """Point MLflow at its store and give a client of it.
+
+    The store is ``$MLFLOW_TRACKING_URI`` where that is set, else ``<data>/mlflow/mlflow.db`` with its files beside it.
+    Telemetry is off.
+    """
+    for name, value in _QUIET.items():
+        os.environ.setdefault(name, value)
+    import mlflow
+
+    for noisy in ("alembic", "mlflow"):
+        if logging.getLogger(noisy).level in (logging.NOTSET, logging.INFO):
+            logging.getLogger(noisy).setLevel(logging.WARNING)
+    address = store()
+    _ours.add(address)
+    if address != mlflow.get_tracking_uri():
+        mlflow.set_tracking_uri(address)
+        mlflow.set_registry_uri(os.environ.get("MLFLOW_REGISTRY_URI") or address)
+    return mlflow.MlflowClient()
+
+
+def store() -> str:
+    """The address of MLflow's store. One that :func:`connect` put into the environment does not count as given."""
+    given = os.environ.get("MLFLOW_TRACKING_URI")
+    if given and given not in _ours:
+        return given
+    folder = data_folder() / "mlflow"
+    folder.mkdir(parents=True, exist_ok=True)
+    return f"sqlite:///{folder / 'mlflow.db'}"
+
+
+def experiment(client: MlflowClient, name: str) -> str:
+    """The id of the experiment of that name, made where there is none; a local one keeps its files below the data."""
+    from mlflow.exceptions import MlflowException
+
+    found = client.get_experiment_by_name(name)
+    if found is None:
+        local = store().removeprefix("sqlite:///")
+        place = (Path(local).absolute().parent / "artifacts" / name).as_uri() if local != store() else None
+        try:
+            return str(client.create_experiment(name, artifact_location=place))
+        except MlflowException:  # somebody else made it meanwhile
+            found = client.get_experiment_by_name(name)
+            if found is None:
+                raise
+    if found.lifecycle_stage == "deleted":
+        client.restore_experiment(found.experiment_id)
+    return str(found.experiment_id)
+
+
+def model_name(key: str, architecture: str) -> str:
+    """``multidomain-<dataset>-<variant>-<architecture>``, the registered model of ``key`` (``<dataset>/<variant>``)."""
+    return f"multidomain-{key.replace('/', '-')}-{architecture}"
+
+
+def metric_name(*parts: str) -> str:
+    """Parts joined by slashes, with what MLflow does not take in a name replaced by ``_``."""
+    return "/".join(re.sub(r"[^\w\-. ]", "_", part, flags=re.ASCII) for part in parts)[:250]
+
+
+def flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Nested settings as ``group.key`` and value."""
+    for key, value in values.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, Mapping) and value:
+            yield from flat(value, f"{name}.")
+        else:
+            yield name, value
+
+
+def fingerprint(*places: Path) -> str:
+    """A digest of the names and contents of files and folders."""
+    digest = hashlib.blake2b(digest_size=12)
+    for place in places:
+        files = [place] if place.is_file() else sorted(path for path in place.rglob("*") if path.is_file())
+        for path in files:
+            digest.update(f"{path.relative_to(place.parent).as_posix()}\0{path.stat().st_size}\0".encode())
+            with path.open("rb") as stream:
+                while block := stream.read(BLOCK):
+                    digest.update(block)
+    return digest.hexdigest()
+
+
+def git_revision(folder: Path | None = None) -> str:
+    """The commit checked out in the project, with ``-dirty`` where files differ from it; ``none`` without one."""
+    root = folder or project_root()
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(root), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout.strip()
+
+    try:
+        return git("rev-parse", "HEAD") + ("-dirty" if git("status", "--porcelain", "--untracked-files=no") else "")
+    except (OSError, subprocess.SubprocessError):
+        return "none"
