@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import math
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -218,9 +219,9 @@ class Schema:
         carried = chosen.carries_labels
         if carried and chosen.split.kind == "random":
             raise ConfigurationError(
-                f"split={chosen.split.name} cannot go with features={chosen.feature_set.name} of data set '{self.name}': "
-                f"{', '.join(carried)} carry earlier labels, so with a random split training rows would see the labels of "
-                "test rows. Choose features=profile, or a split by time."
+                f"split={chosen.split.name} cannot go with features={chosen.feature_set.name} of data set "
+                f"'{self.name}': {', '.join(carried)} carry earlier labels, so with a random split training rows would "
+                "see the labels of test rows. Choose features=profile, or a split by time."
             )
         return chosen
 
@@ -252,10 +253,12 @@ class Variant:
 
     @property
     def histories(self) -> tuple[History, ...]:
+        """The histories this variant feeds; none where its feature set leaves them out."""
         return self.schema.histories if self.feature_set.history else ()
 
     @property
     def counts(self) -> tuple[CountKey, ...]:
+        """The keys whose earlier impressions this variant counts; none where its feature set leaves them out."""
         return self.schema.counts if self.feature_set.counts else ()
 
     @property
@@ -294,7 +297,7 @@ _COUNTS: tuple[tuple[str, Type, str], ...] = (
 
 
 def folders() -> list[Path]:
-    """Where schemas are looked for, in order: ``$MULTIDOMAIN_SCHEMAS``, ``conf/local/datasets``, ``conf/base/datasets``."""
+    """Where schemas are looked for, in order: ``$MULTIDOMAIN_SCHEMAS``, the project's local and its base folder."""
     root = project_root()
     first = [Path(p) for p in os.environ.get("MULTIDOMAIN_SCHEMAS", "").split(os.pathsep) if p]
     return [*first, root / "conf/local/datasets", root / "conf/base/datasets"]
@@ -342,10 +345,23 @@ def parse(path: Path) -> Schema:
 
 # --- reading -----------------------------------------------------------------------------------------------------
 
-_SECTIONS = (
-    "description homepage licence citation source files roles labels domains splits features history counts "
-    "feature_sets validation"
-).split()
+_SECTIONS = [
+    "description",
+    "homepage",
+    "licence",
+    "citation",
+    "source",
+    "files",
+    "roles",
+    "labels",
+    "domains",
+    "splits",
+    "features",
+    "history",
+    "counts",
+    "feature_sets",
+    "validation",
+]
 T = TypeVar("T")
 Named = TypeVar("Named", Domain, Split, FeatureSet, Label)
 
@@ -395,8 +411,36 @@ class _Reader:
             if annotation.startswith(kind):
                 if not isinstance(value, types) or (kind in ("int", "float") and isinstance(value, bool)):
                     raise self.fail(where, f"expected {name}, got {value!r}.")
-                return tuple(value) if kind == "tuple" else value
+                if value == "" or (isinstance(value, float) and not math.isfinite(value)):
+                    raise self.fail(where, f"expected {name}, got {value!r}.")
+                self.bound(where, value)
+                return self.elements(where, annotation, value) if kind == "tuple" else value
         return value
+
+    def elements(self, where: str, annotation: str, values: Any) -> tuple[Any, ...]:
+        """The values of a list, each of the type the annotation ``tuple[type, ...]`` names."""
+        inner = annotation.removeprefix("tuple[").split(",")[0]
+        if inner == "Any":
+            inner = "str | float"
+        kinds = [_TYPES[kind] for kind in inner.split(" | ")]
+        for value in values:
+            fits = any(isinstance(value, types) for types, _ in kinds)
+            odd = value == "" or (inner == "float" and isinstance(value, bool))
+            if not fits or odd or (isinstance(value, float) and not math.isfinite(value)):
+                raise self.fail(where, f"expected a list of {_MANY[inner]}, got {value!r} in it.")
+        return tuple(values)
+
+    def bound(self, where: str, value: Any) -> None:
+        """Hold a number to the smallest and largest value its key can have."""
+        low, high = _BOUNDS.get(where.rsplit(".", 1)[-1], (None, None))
+        if low is not None and isinstance(value, (int, float)) and not low <= value <= (high or math.inf):
+            raise self.fail(where, f"expected {f'{low} to {high}' if high else f'at least {low}'}, got {value}.")
+
+    def mapping(self, where: str, raw: Any) -> dict[str, Any]:
+        """A mapping, or nothing at all, as a dictionary."""
+        if raw is not None and not isinstance(raw, Mapping):
+            raise self.fail(where, f"expected a mapping, got {raw!r}.")
+        return dict(raw or {})
 
     def named(self, section: str, raw: Any) -> Mapping[str, Any]:
         if not isinstance(raw, Mapping) or not raw:
@@ -430,8 +474,11 @@ class _Reader:
             domains=tuple(self.domain(n, s) for n, s in self.named("domains", raw["domains"]).items()),
             splits=tuple(self.split(n, s) for n, s in self.named("splits", splits).items()),
             features=features,
-            histories=tuple(self.history(n, s) for n, s in (raw.get("history") or {}).items()),
-            counts=tuple(self.value("counts", "CountKey", key) for key in raw.get("counts") or ()),
+            histories=tuple(self.history(n, s) for n, s in self.mapping("history", raw.get("history")).items()),
+            counts=tuple(
+                self.value("counts", "CountKey", key)
+                for key in self.value("counts", "tuple[str, ...]", raw.get("counts") or ())
+            ),
             feature_sets=tuple(
                 self.build(FeatureSet, f"feature_sets.{n}", s or {}, name=n)
                 for n, s in self.named("feature_sets", raw.get("feature_sets") or _FEATURE_SETS).items()
@@ -451,7 +498,13 @@ class _Reader:
         column, cross = raw.pop("column", None), raw.pop("cross", None)
         if (column is None) == (cross is None):
             raise self.fail(f"domains.{name}", "give either 'column' (one) or 'cross' (a list of columns).")
-        domain = self.build(Domain, f"domains.{name}", raw, name=name, columns=(column,) if column else tuple(cross))
+        if cross is not None:
+            columns = self.value(f"domains.{name}.cross", "tuple[str, ...]", cross)
+        else:
+            columns = (self.value(f"domains.{name}.column", "str", column),)
+        if not columns:
+            raise self.fail(f"domains.{name}.cross", "expected at least one column.")
+        domain = self.build(Domain, f"domains.{name}", raw, name=name, columns=columns)
         if domain.bins and (len(domain.columns) > 1 or list(domain.bins) != sorted(set(domain.bins))):
             raise self.fail(f"domains.{name}.bins", "bins are ascending edges of one numerical column.")
         if domain.names and len(domain.names) != len(domain.bins) + 1:
@@ -462,7 +515,7 @@ class _Reader:
         return domain
 
     def split(self, name: str, raw: Any) -> Split:
-        raw = dict(raw or {})
+        raw = self.mapping(f"splits.{name}", raw)
         kind = raw.pop("kind", name)
         self.value(f"splits.{name}.kind", "SplitKind", kind)
         split = self.build(Split, f"splits.{name}", raw, name=name, kind=kind)
@@ -479,8 +532,8 @@ class _Reader:
         return split
 
     def feature(self, name: str, raw: Any, roles: Roles) -> Feature:
-        raw = {"owner": raw} if isinstance(raw, str) else dict(raw or {})
-        column = raw.pop("column", name)
+        raw = {"owner": raw} if isinstance(raw, str) else self.mapping(f"features.{name}", raw)
+        column = self.value(f"features.{name}.column", "str", raw.pop("column", name))
         if "owner" not in raw and column in (roles.user, roles.item):
             raw["owner"] = "user" if column == roles.user else "item"
         feature = self.build(Feature, f"features.{name}", raw, name=name, column=column)
@@ -523,6 +576,14 @@ _LITERALS: Mapping[str, tuple[str, ...]] = {
     "CountKey": get_args(CountKey),
     "Literal['bucket', 'value']": ("bucket", "value"),
     'Literal["bucket", "value"]': ("bucket", "value"),
+}
+_MANY = {"str": "texts", "float": "numbers", "str | float": "texts or numbers"}
+_BOUNDS: Mapping[str, tuple[int, int | None]] = {
+    **dict.fromkeys(("minimum", "minimum_count", "top", "length", "buckets"), (1, None)),
+    "max_quarantined": (0, 1),
+    "train": (0, 1),
+    "validation": (0, 1),
+    "test": (0, 1),
 }
 _TYPES: Mapping[str, tuple[tuple[type, ...], str]] = {
     "str": ((str,), "text"),

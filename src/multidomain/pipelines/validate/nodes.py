@@ -1,0 +1,266 @@
+"""Run the validation rules on the three tables of a log.
+
+A broken table rule stops the run. A row that breaks a row rule goes to the quarantine with every reason that applies.
+Users and items come first: an impression of a quarantined user or item no longer has a known key, so it is set apart
+with it (reason "user_id is not among the valid users") and counts towards the limit of its own table.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import functools
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ...errors import DataError, unknown_key
+from ...layout import TABLES, TableName, key, layout
+from ...schema import Schema
+from ...validation.rules import Rule, flagged, of, rules
+
+if TYPE_CHECKING:
+    import ibis.expr.types as ir
+
+    from ...validation.suites import Checker, Outcome
+
+log = logging.getLogger(__name__)
+EXAMPLES = 5
+_LOOK_AT = 1000  # bad rows fetched at once in search of examples
+_ORDER: tuple[TableName, ...] = ("users", "items", "impressions")
+
+
+@dataclass(kw_only=True)
+class Checked:
+    """One table after validation."""
+
+    name: TableName
+    kept: ir.Table
+    quarantined: ir.Table | None
+    outcome: Outcome | None
+    report: dict[str, Any]
+
+
+def validate(
+    schema: Schema, impressions: ir.Table, users: ir.Table, items: ir.Table
+) -> tuple[ir.Table, ir.Table, ir.Table, ir.Table, dict[str, Any], Callable[[Path], None]]:
+    """Valid impressions, users and items, the quarantine, the report, and what writes the Data Docs into a folder.
+
+    Raises:
+        DataError: a table rule is broken, or more rows break row rules than ``validation.max_quarantined`` allows.
+    """
+    from ...validation.suites import Checker, write_docs
+
+    tables = {"impressions": impressions, "users": users, "items": items}
+    all_rules, checker = rules(schema), Checker()
+    _check_form(schema, all_rules, checker, tables)
+    now = dt.datetime.now(dt.UTC).replace(tzinfo=None)
+    done: dict[str, Checked] = {}
+    for name in _ORDER:
+        valid = {other: checked.kept for other, checked in done.items()}
+        done[name] = _check_rows(schema, name, tables[name], of(all_rules, name), checker, valid, now)
+    _check_limit(schema, done)
+    outcomes: dict[str, Outcome] = {name: outcome for name in TABLES if (outcome := done[name].outcome) is not None}
+    report = {
+        "dataset": schema.name,
+        "max_quarantined": schema.validation.max_quarantined,
+        "tables": {name: done[name].report for name in TABLES},
+    }
+    docs = functools.partial(write_docs, outcomes, schema.name)
+    quarantine = _quarantine([done[name].quarantined for name in TABLES])
+    return done["impressions"].kept, done["users"].kept, done["items"].kept, quarantine, report, docs
+
+
+# --- tables ------------------------------------------------------------------------------------------------------
+
+
+def _check_form(schema: Schema, all_rules: list[Rule], checker: Checker, tables: Mapping[str, ir.Table]) -> None:
+    """Stop at broken table rules, naming all of them."""
+    from ...validation.suites import chunks
+
+    lines: list[str] = []
+    for name in TABLES:
+        table_rules = of(all_rules, name, "table")
+        missing = {rule.column for rule in table_rules if rule.kind == "exists"} - set(tables[name].columns)
+        usable = [rule for rule in table_rules if rule.kind == "exists" or rule.column not in missing]
+        if table_rules:
+            outcome = checker.check(name, usable, chunks(tables[name].limit(EXAMPLES)))
+            broken = [rule for rule in usable if not outcome.success[rule.name]]
+            lines.extend(_form_line(rule, tables[name]) for rule in broken)
+    if lines:
+        raise DataError(
+            f"Data set '{schema.name}' is not what {schema.path} says:\n"
+            + "\n".join(lines)
+            + "\nCorrect the source or the schema, then run again. Nothing was passed on."
+        )
+
+
+def _form_line(rule: Rule, table: ir.Table) -> str:
+    rows = table.count().execute()
+    line = f"  table '{rule.table}', column '{rule.column}', rule '{rule.kind}': "
+    if rule.kind == "exists":
+        return f"{line}all {rows:,} rows lack it. {unknown_key(rule.column, table.columns)}"
+    if rule.kind == "type":
+        shown = table.filter(table[rule.column].notnull()).select(rule.column).limit(EXAMPLES).to_pyarrow()
+        examples = ", ".join(repr(value) for value in shown[rule.column].to_pylist())
+        return f"{line}all {rows:,} rows are {table[rule.column].type()}, expected {rule.values[0]}, e.g. {examples}."
+    return f"{line}the table has {rows:,} rows."
+
+
+# --- rows --------------------------------------------------------------------------------------------------------
+
+
+def _check_rows(
+    schema: Schema,
+    name: TableName,
+    table: ir.Table,
+    table_rules: list[Rule],
+    checker: Checker,
+    valid: Mapping[str, ir.Table],
+    now: dt.datetime,
+) -> Checked:
+    """Split one table into the rows that keep every rule and those that do not."""
+    from ...validation.suites import chunks
+
+    if not table_rules:
+        nothing = {"rows": 0, "kept": 0, "quarantined": 0, "share": 0.0, "rules": []}
+        return Checked(name=name, kept=table, quarantined=None, outcome=None, report=nothing)
+    row_rules = [rule for rule in table_rules if rule.level == "row"]
+    columns = list(layout(schema).table(name))
+    marked = flagged(table.select(*columns), row_rules, valid, now)
+    outcome = checker.check(name, table_rules, chunks(marked))
+    broken = {rule: rule.broken(marked) for rule in row_rules}
+    any_broken = functools.reduce(lambda a, b: a | b, broken.values())
+    counts = marked.aggregate(
+        rows=marked.count(),
+        kept=(~any_broken).sum(),
+        quarantined=any_broken.sum(),
+        **{f"rule_{i}": predicate.sum() for i, predicate in enumerate(broken.values())},
+    ).execute()
+    totals = {column: int(counts[column].iloc[0] or 0) for column in counts.columns}
+    rows, kept, quarantined = totals["rows"], totals["kept"], totals["quarantined"]
+    whole = int(table.count().execute())
+    assert kept + quarantined == rows == whole, (name, kept, quarantined, rows, whole)
+    per_rule = {rule: totals[f"rule_{i}"] for i, rule in enumerate(row_rules)}
+    row_key = key(schema, name) or columns[0]
+    examples = _examples(marked, broken, per_rule, row_key)
+    report = {
+        "rows": rows,
+        "kept": kept,
+        "quarantined": quarantined,
+        "share": quarantined / rows if rows else 0.0,
+        "rules": [_rule_report(rule, per_rule.get(rule, 0), examples, outcome, rows) for rule in table_rules],
+    }
+    if quarantined:
+        log.warning("%s: %s of %s rows go to the quarantine.", name, f"{quarantined:,}", f"{rows:,}")
+    return Checked(
+        name=name,
+        kept=marked.filter(~any_broken).select(*columns) if quarantined else table.select(*columns),
+        quarantined=_set_apart(name, marked, broken, any_broken, row_key, columns) if quarantined else None,
+        outcome=outcome,
+        report=report,
+    )
+
+
+def _rule_report(
+    rule: Rule, count: int, examples: Mapping[Rule, list[str]], outcome: Outcome, rows: int
+) -> dict[str, Any]:
+    return {
+        "column": rule.column,
+        "rule": rule.kind,
+        "level": rule.level,
+        "success": outcome.success[rule.name],
+        "rows": count,
+        "share": count / rows if rows else 0.0,
+        "examples": examples.get(rule, []),
+    }
+
+
+def _examples(
+    marked: ir.Table, broken: Mapping[Rule, Any], counts: Mapping[Rule, int], row_key: str
+) -> dict[Rule, list[str]]:
+    """Some bad rows of every broken rule, as ``impression_id=17: user_id=None``.
+
+    One look at the first bad rows serves most rules; one that is not among them is asked for by itself.
+    """
+    wanted = {f"rule {i}": rule for i, rule in enumerate(broken) if counts[rule]}
+    if not wanted:
+        return {}
+    predicates = {name: broken[rule] for name, rule in wanted.items()}
+    first = _head(marked, predicates, row_key, wanted, _LOOK_AT)
+    found = {rule: _shown(first, name, rule, row_key) for name, rule in wanted.items()}
+    for name, rule in wanted.items():
+        if len(found[rule]) < min(EXAMPLES, counts[rule]):
+            alone = _head(marked, {name: broken[rule]}, row_key, {name: rule}, EXAMPLES)
+            found[rule] = _shown(alone, name, rule, row_key)
+    return found
+
+
+def _head(
+    marked: ir.Table, predicates: Mapping[str, Any], row_key: str, wanted: Mapping[str, Rule], rows: int
+) -> list[dict[str, Any]]:
+    """The first rows that break any of the rules, with the columns concerned and which rules they break."""
+    columns = {row_key, *(wanted[name].column for name in predicates)}
+    bad = marked.filter(functools.reduce(lambda a, b: a | b, predicates.values()))
+    shown = bad.select(**{column: marked[column] for column in columns}, **predicates)
+    head: list[dict[str, Any]] = shown.limit(rows).to_pyarrow().to_pylist()
+    return head
+
+
+def _shown(rows: list[dict[str, Any]], name: str, rule: Rule, row_key: str) -> list[str]:
+    bad = [row for row in rows if row[name]][:EXAMPLES]
+    if rule.column == row_key:
+        return [f"{row_key}={row[row_key]!r}" for row in bad]
+    return [f"{row_key}={row[row_key]}: {rule.column}={row[rule.column]!s}" for row in bad]
+
+
+def _set_apart(
+    name: str, marked: ir.Table, broken: Mapping[Rule, Any], any_broken: Any, row_key: str, columns: list[str]
+) -> ir.Table:
+    """The bad rows: table, row key, every reason that applies, and the row itself as JSON."""
+    import ibis
+
+    reasons = ibis.array([ibis.ifelse(predicate, rule.reason, None) for rule, predicate in broken.items()])
+    values = ibis.struct({column: marked[column] for column in columns}).cast("json").cast("string")
+    bad = marked.filter(any_broken)
+    return bad.select(
+        table=ibis.literal(name),
+        row_key=bad[row_key].cast("string"),
+        reason=reasons.filter(lambda reason: reason.notnull()).join("; "),
+        values=values,
+    )
+
+
+def _quarantine(parts: list[ir.Table | None]) -> ir.Table:
+    """The bad rows of all tables."""
+    import ibis
+    import pyarrow as pa
+
+    there = [part for part in parts if part is not None]
+    if there:
+        return functools.reduce(lambda a, b: a.union(b), there)
+    names = ("table", "row_key", "reason", "values")
+    return ibis.memtable(pa.table({name: pa.array([], pa.string()) for name in names}))
+
+
+def _check_limit(schema: Schema, done: Mapping[str, Checked]) -> None:
+    """Stop when a table lost more rows than the schema allows, naming every rule that took part."""
+    limit = schema.validation.max_quarantined
+    lines: list[str] = []
+    for name in TABLES:
+        report = done[name].report
+        if report["share"] <= limit:
+            continue
+        lines.append(f"  {name}: {report['quarantined']:,} of {report['rows']:,} rows ({report['share']:.2%})")
+        for rule in report["rules"]:
+            if rule["rows"]:
+                rows = f"{rule['rows']:,} rows ({rule['share']:.2%}), e.g. {'; '.join(rule['examples'])}"
+                lines.append(f"    column '{rule['column']}', rule '{rule['rule']}': {rows}")
+    if lines:
+        raise DataError(
+            f"Data set '{schema.name}': more rows break rules than the {limit:.2%} of a table that may be set apart:\n"
+            + "\n".join(lines)
+            + "\nCorrect the source; or, if these rows may be left out, raise validation.max_quarantined in "
+            f"{schema.path}. Nothing was passed on."
+        )

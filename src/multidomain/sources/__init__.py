@@ -1,0 +1,100 @@
+"""From a vendor's files to three tables: impressions, users and items.
+
+One module per log (``movielens``), and ``table`` for any log that already is one table. Each has
+``read(schema, files) -> dict`` of Ibis tables.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..errors import ConfigurationError, SchemaError, unknown_key
+from ..layout import IMPRESSION, PLACEHOLDER, TABLES, Column, Layout, TableName, key, layout
+from ..schema import Schema
+
+if TYPE_CHECKING:
+    import ibis.expr.types as ir
+
+_HELPERS = ("files", "casting")
+_SAMPLE_STEPS = 1_000_000
+
+
+def names() -> list[str]:
+    """Every source a schema can name."""
+    return sorted(module.name for module in pkgutil.iter_modules(__path__) if module.name not in _HELPERS)
+
+
+def read(schema: Schema, files: Mapping[str, Path]) -> dict[TableName, ir.Table]:
+    """The log's ``impressions``, ``users`` and ``items``, with columns and types as :mod:`multidomain.layout` has them.
+
+    Raises:
+        SchemaError: ``source`` names no source.
+        DataError: a file cannot be read, lacks a column, or holds values of another type.
+    """
+    if schema.source not in names():
+        raise SchemaError(f"{schema.path}: source: {unknown_key(schema.source, names())}")
+    plan = layout(schema)
+    module = importlib.import_module(f".{schema.source}", __name__)
+    tables: dict[TableName, ir.Table] = module.read(schema, files)
+    if schema.source == "table":
+        return dict(tables)  # already conformed, as one table
+    return {table: _conformed(schema, plan, table, tables) for table in TABLES}
+
+
+def sample(schema: Schema, tables: Mapping[TableName, ir.Table], share: float | None) -> dict[TableName, ir.Table]:
+    """Keep a share of the users with all their rows (of the rows, where the log has no users): the same ones each time.
+
+    Raises:
+        ConfigurationError: ``share`` is not above 0 and at most 1.
+    """
+    if share is None:
+        return dict(tables)
+    if not 0 < share <= 1:
+        raise ConfigurationError(
+            f"sample_share={share}: a share is above 0 and at most 1; leave it out to read all rows."
+        )
+    by = schema.roles.user or IMPRESSION
+    return {name: _sampled(table, by, share) if by in table.columns else table for name, table in tables.items()}
+
+
+def empty() -> ir.Table:
+    """The table of users, or items, of a log that has none."""
+    import ibis
+    import pyarrow as pa
+
+    return ibis.memtable(pa.table({PLACEHOLDER: pa.array([], pa.string())}))
+
+
+def _sampled(table: ir.Table, by: str, share: float) -> ir.Table:
+    step = (table[by].cast("string").fill_null("").hash() % _SAMPLE_STEPS).abs()
+    return table.filter(step < share * _SAMPLE_STEPS)
+
+
+def _conformed(schema: Schema, plan: Layout, name: TableName, tables: Mapping[TableName, ir.Table]) -> ir.Table:
+    from .casting import conform
+
+    columns = plan.table(name)
+    if not columns:
+        return empty()
+    table = tables[name]
+    if name == "impressions":
+        table = _with_owned(schema, table, columns, tables)
+    origin = f"data set '{schema.name}', table '{name}' of source '{schema.source}',"
+    return conform(table, columns, origin=origin, schema_path=schema.path)
+
+
+def _with_owned(
+    schema: Schema, impressions: ir.Table, columns: Mapping[str, Column], tables: Mapping[TableName, ir.Table]
+) -> ir.Table:
+    """Impressions with the columns the schema wants there but the vendor keeps with users or items."""
+    for owner in ("users", "items"):
+        name, table = key(schema, owner), tables[owner]
+        wanted = [c for c in columns if c not in impressions.columns and c in table.columns]
+        if name is not None and wanted:
+            owned = table.select(owner=table[name], **{column: table[column] for column in wanted})
+            impressions = impressions.left_join(owned, impressions[name] == owned.owner).drop("owner")
+    return impressions

