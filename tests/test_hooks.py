@@ -66,7 +66,7 @@ def test_an_output_without_a_digest_is_not_trusted(tmp_path):
 
 def test_starting_from_a_stale_input_is_refused(tmp_path):
     run(tmp_path)
-    with pytest.raises(ConfigurationError, match="starts from 'doubled'.*made from another schema"):
+    with pytest.raises(ConfigurationError, match=r"starts from 'doubled'.*made from another schema"):
         run(tmp_path, PIPELINE.from_inputs("doubled"), x=9)
 
 

@@ -192,7 +192,7 @@ class Encoder:
         return _positions(column, self.vocabularies[f.name]) + np.int32(FIRST)
 
     def _lists(self, vocabulary: pa.Array, lists: pa.ChunkedArray | pa.Array, length: int, *, left: bool) -> Array:
-        """Ids of the values of N lists, cut to ``length`` (the last ones if padded on the left) and padded: (N, length)."""
+        """(N, length) ids of N lists, cut to ``length`` (their last values if padded on the left) and padded."""
         lists = lists.combine_chunks() if isinstance(lists, pa.ChunkedArray) else lists
         if isinstance(lists, pa.ChunkedArray):  # no chunk at all
             lists = pa.array([], lists.type)

@@ -50,8 +50,9 @@ class ProjectHooks:
         """Check what models are configured with; tell the feature repository and MLflow where things are."""
         _check_models(pipeline, catalog)
         variant = catalog.load("variant")
+        views = _path(catalog, "feature_views")
         settings = {
-            "MULTIDOMAIN_DATA": str(_path(catalog, "feature_views").parents[3]),
+            "MULTIDOMAIN_DATA": str(views.parents[3]) if views else "",
             "MULTIDOMAIN_DATASET": variant.schema.name,
             "MULTIDOMAIN_VARIANT": variant.name,
         }
@@ -79,8 +80,8 @@ class ProjectHooks:
 class DigestHooks:
     """Every output carries a digest of what made it; one that differs counts as missing.
 
-    Kedro's ``--only-missing-outputs`` looks at existence alone. Here each file or folder has a ``.<name>.digest`` beside
-    it: a hash of the node's code, its parameters, the schema and the digests of its inputs.
+    Kedro's ``--only-missing-outputs`` looks at existence alone. Here each file or folder has a ``.<name>.digest``
+    beside it: a hash of the node's code, its parameters, the schema and the digests of its inputs.
     """
 
     def __init__(self) -> None:
@@ -197,8 +198,9 @@ def _refuse_stale_input(name: str, catalog: DataCatalog, expected: Mapping[str, 
     path = _path(catalog, name)
     if path and _is_stale(path, expected[name]):
         raise ConfigurationError(
-            f"This part of the pipeline starts from '{name}' ({path}), which was made from another schema, other parameters, "
-            "inputs or code than those of now. Run the whole pipeline with --only-missing-outputs: it makes again what is stale."
+            f"This part of the pipeline starts from '{name}' ({path}), which was made from another schema, other "
+            "parameters, inputs or code than those of now. Run the whole pipeline with --only-missing-outputs: it "
+            "makes again what is stale."
         )
 
 

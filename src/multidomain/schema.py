@@ -611,6 +611,10 @@ def _check(schema: Schema, reader: _Reader) -> None:
     for name in sorted(declared & set(RESERVED)):
         hint = f"call it something else and name its column: my_{name}: {{column: {name}}}."
         raise reader.fail(f"features.{name}", f"the product keeps this name for itself; {hint}")
+    for name in sorted(declared & {f"{key}_{what}" for key in schema.counts for what, _, _ in _COUNTS}):
+        raise reader.fail(
+            f"features.{name}", "'counts' make a feature of this name; call the column's feature something else."
+        )
     for feature_set in schema.feature_sets:
         for name in feature_set.features:
             if name not in declared:

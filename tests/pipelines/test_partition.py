@@ -76,7 +76,8 @@ def test_each_users_first_rows_train_and_last_rows_test(tmp_path):
 
 def test_rows_of_one_user_in_the_same_instant_stay_together(tmp_path):
     same = [START + dt.timedelta(minutes=(i // 4) // 4 * 4) for i in range(40)]  # each user: 4, 4 and 2 rows at a time
-    rows = partition(log(at=same), the_schema(tmp_path, splits={"user_time": {"train": 0.4, "validation": 0.4, "test": 0.2}}))
+    splits = {"user_time": {"train": 0.4, "validation": 0.4, "test": 0.2}}
+    rows = partition(log(at=same), the_schema(tmp_path, splits=splits))
     assert rows.groupby(["user", "timestamp"]).split.nunique().max() == 1
     assert rows[rows.user == "u0"].split.tolist() == ["train"] * 4 + ["validation"] * 4 + ["test"] * 2
 

@@ -32,4 +32,5 @@ def connection() -> Backend:
     backend.raw_sql("SET TimeZone = 'UTC'")
     backend.raw_sql("SET enable_progress_bar = false")
     backend.raw_sql("SET preserve_insertion_order = true")
+    backend.raw_sql("SET enable_external_file_cache = false")  # a file rewritten in place would be read half old
     return backend

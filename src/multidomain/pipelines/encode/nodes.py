@@ -104,16 +104,17 @@ def _write_splits(variant: Variant, encoder: Encoder, frame: ir.Table, folder: P
 
     counts = frame.group_by("split").aggregate(n=frame.count()).to_pandas().set_index("split").n
     states = _States(variant, frame)
-    with TensorWriter(
-        folder, encoder.inputs, rows={s: int(counts.get(s, 0)) for s in SPLITS}, states=states.size
-    ) as out:
-        with tqdm(total=int(counts.sum()), unit=" rows", unit_scale=True, desc="encode") as bar:
-            for chunk in _chunks(variant, encoder, frame):
-                for split, rows in _by_split(chunk):
-                    state = states.rows(rows)
-                    out.write(split, encoder.rows(rows), label=_numpy(rows, "label"), state=state, rows=rows)
-                    _write_states(encoder, rows, state, out)
-                bar.update(len(chunk))
+    rows_of = {split: int(counts.get(split, 0)) for split in SPLITS}
+    with (
+        TensorWriter(folder, encoder.inputs, rows=rows_of, states=states.size) as out,
+        tqdm(total=sum(rows_of.values()), unit=" rows", unit_scale=True, desc="encode") as bar,
+    ):
+        for chunk in _chunks(variant, encoder, frame):
+            for split, rows in _by_split(chunk):
+                state = states.rows(rows)
+                out.write(split, encoder.rows(rows), label=_numpy(rows, "label"), state=state, rows=rows)
+                _write_states(encoder, rows, state, out)
+            bar.update(len(chunk))
 
 
 def _chunks(variant: Variant, encoder: Encoder, frame: ir.Table) -> Iterator[pa.Table]:
@@ -136,7 +137,9 @@ def _by_split(chunk: pa.Table) -> Iterator[tuple[str, pa.Table]]:
 
 
 def _numpy(rows: pa.Table, column: str) -> np.ndarray:
-    return rows.column(column).to_numpy()
+    import numpy as np
+
+    return np.asarray(rows.column(column).to_numpy())
 
 
 class _States:
@@ -163,7 +166,7 @@ class _States:
         import pyarrow.compute as pc
 
         user = pc.index_in(rows.column("user"), value_set=self._users).to_numpy().astype(np.int64)
-        key = user
+        key: np.ndarray = user
         for name in self.names:
             key = (key << 24) + pc.fill_null(rows.column(name), 0).to_numpy().astype(np.int64)
         return key

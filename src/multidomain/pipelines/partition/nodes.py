@@ -186,10 +186,10 @@ def _check_splits(variant: Variant, rows: ir.Table) -> None:
         n, positives = (int(counts.n.get(split, 0)), int(counts.positives.get(split, 0)))
         if n == 0:
             raise DataError(
-                f"{where}: the {split} rows are none of {int(counts.n.sum())}. Give that split a larger share, or more data."
+                f"{where}: no {split} rows among {int(counts.n.sum())}. Give it a larger share, or more data."
             )
         if positives in (0, n):
             raise DataError(
-                f"{where}: all {n} {split} rows have label {int(positives > 0)}; a model needs both classes there to be trained "
-                "and judged. Choose another split (random, or other shares), or check the label's column."
+                f"{where}: all {n} {split} rows have label {int(positives > 0)}; a model needs both classes there to be "
+                "trained and judged. Choose another split (random, or other shares), or check the label's column."
             )

@@ -41,7 +41,14 @@ def train(
     torch.manual_seed(seed)
     network = build(architecture, rows.inputs, **model)
     result = fit(
-        network, rows, validation, TrainingConfig(**training), seed=seed, device=device, checkpoints=checkpoints
+        network,
+        rows,
+        validation,
+        TrainingConfig(**training),
+        seed=seed,
+        device=device,
+        checkpoints=checkpoints,
+        architecture=model,
     )
 
     def write(folder: Path) -> None:

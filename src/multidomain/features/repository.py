@@ -1,0 +1,318 @@
+"""The Feast repository of a variant: entities, views and the feature service, named and described from its schema.
+
+All data sets and variants share one registry, each as a Feast project of its own. Feast is imported inside the
+functions: it takes seconds to load.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from .. import schema as schemas
+from ..errors import ConfigurationError, DataError, unknown_key
+from ..schema import Schema, Variant
+from .views import TIME, WEIGHT, Column, View, read_manifest, training_only, views
+
+if TYPE_CHECKING:
+    from feast import Entity, FeatureStore, FeatureView
+
+OWNER = "multidomain"
+LAYER = "04_feature"
+
+
+# --- where things are --------------------------------------------------------------------------------------------
+
+
+def data_root() -> Path:
+    """``$MULTIDOMAIN_DATA``, or ``data/`` of the project."""
+    return Path(os.environ.get("MULTIDOMAIN_DATA") or schemas.project_root() / "data").resolve()
+
+
+def views_folder(variant: Variant) -> Path:
+    """Where the ``features`` pipeline leaves the Parquet files of a variant's views."""
+    return data_root() / LAYER / variant.key / "views"
+
+
+def configuration(variant: Variant) -> Path:
+    """The ``feature_store.yaml`` of a variant with all paths absolute, for Feast's own command line."""
+    return data_root() / LAYER / variant.key / "feature_store.yaml"
+
+
+def chosen() -> Variant:
+    """The variant that ``$MULTIDOMAIN_DATASET`` and ``$MULTIDOMAIN_VARIANT`` name: movielens, its default variant.
+
+    Raises:
+        ConfigurationError: the variant is not ``<domain>-<split>-<features>-<label>``, or there is no such choice.
+    """
+    schema = schemas.load(os.environ.get("MULTIDOMAIN_DATASET") or "movielens")
+    name = os.environ.get("MULTIDOMAIN_VARIANT")
+    return variant_named(schema, name) if name else schema.variant()
+
+
+def variant_named(schema: Schema, name: str) -> Variant:
+    """``age-user_time-full-click`` -> the variant."""
+    parts = name.split("-")
+    if len(parts) != 4:
+        raise ConfigurationError(
+            f"variant '{name}' of data set '{schema.name}': expected <domain>-<split>-<features>-<label>, "
+            f"such as {schema.variant().name}."
+        )
+    return schema.variant(domain=parts[0], split=parts[1], features=parts[2], label=parts[3])
+
+
+# --- definitions -------------------------------------------------------------------------------------------------
+
+
+def objects(variant: Variant, folder: Path) -> list[Any]:
+    """Everything Feast is to know of a variant: the project, entities, feature views and the feature service.
+
+    ``folder`` holds the views' Parquet files (see :func:`multidomain.features.views.write`).
+
+    Raises:
+        ConfigurationError: a feature has a name that the join needs for itself.
+    """
+    from feast import FeatureService, Project
+
+    tags = _tags(variant)
+    planned = views(variant)
+    entities = _entities(variant, planned)
+    made = [_view(variant, view, entities, folder) for view in planned]
+    project = Project(name=variant.project, description=_about(variant), tags=tags, owner=OWNER)
+    service = FeatureService(
+        name=service_name(variant),
+        features=[*made],
+        tags=tags,
+        owner=OWNER,
+        description=f"All features of feature set '{variant.feature_set.name}', as models of {variant.key} see them.",
+    )
+    return [project, *entities.values(), *made, *([service] if made else [])]
+
+
+def service_name(variant: Variant) -> str:
+    """One service per project, named after its feature set."""
+    return variant.feature_set.name
+
+
+def _entities(variant: Variant, planned: tuple[View, ...]) -> dict[str, Entity]:
+    from feast import Entity, ValueType
+
+    roles = variant.schema.roles
+    texts = {
+        "user": f"Who saw the impression (column '{roles.user}').",
+        "item": f"What was shown (column '{roles.item}').",
+        "domain": f"Where: domain '{variant.domain.name}', formed of {', '.join(variant.domain.columns)}.",
+    }
+    needed = dict.fromkeys(key for view in planned for key in view.keys)
+    return {
+        key: Entity(
+            name=key,
+            join_keys=[key],
+            value_type=ValueType.STRING,
+            description=texts[key],
+            tags=_tags(variant),
+            owner=OWNER,
+        )
+        for key in needed
+    }
+
+
+def _view(variant: Variant, view: View, entities: dict[str, Entity], folder: Path) -> FeatureView:
+    from feast import FeatureView, Field, FileSource
+    from feast.data_format import ParquetFormat
+
+    tags = {**_tags(variant), "kind": view.kind, "event_time": _EVENT_TIME[view.kind]}
+    if view.name.endswith("_counts"):
+        prior = read_manifest(folder).get("prior")
+        tags |= {"prior": "" if prior is None else f"{prior:.6f}", "prior_weight": f"{WEIGHT:g}"}
+        key = view.name.removesuffix("_counts")
+        tags["rows"] = "train" if training_only(variant, key) else "all"  # type: ignore[arg-type]
+    for column in view.columns:
+        if column.name in (TIME, *view.keys):
+            raise ConfigurationError(
+                f"feature '{column.name}' of data set '{variant.schema.name}' has a name the feature join needs; "
+                f"call it something else and name its column: my_{column.name}: {{column: {column.name}}}."
+            )
+    source = FileSource(
+        name=f"{view.name}_source",
+        path=str((folder / view.file).resolve()),
+        file_format=ParquetFormat(),
+        timestamp_field=TIME,
+        description=view.description,
+        tags=tags,
+        owner=OWNER,
+    )
+    return FeatureView(
+        name=view.name,
+        entities=[entities[key] for key in view.keys],
+        ttl=timedelta(0),  # all time: what is known of a key stays known
+        schema=[
+            *(Field(name=key, dtype=_type(Column(name=key, type="string"))) for key in view.keys),
+            *(Field(name=c.name, dtype=_type(c), description=c.description) for c in view.columns),
+        ],
+        source=source,
+        description=view.description,
+        tags=tags,
+        owner=OWNER,
+    )
+
+
+_EVENT_TIME = {
+    "profile": "constant",
+    "history": "instant + 1 microsecond",
+    "instant": "instant + 1 microsecond",
+    "daily": "next midnight UTC",
+}
+
+
+def _type(column: Column) -> Any:
+    from feast import types
+
+    single = {"string": types.String, "int": types.Int64, "float": types.Float64}[column.type]
+    return types.Array(single) if column.list else single
+
+
+def _tags(variant: Variant) -> dict[str, str]:
+    return {"dataset": variant.schema.name, "variant": variant.name}
+
+
+def _about(variant: Variant) -> str:
+    text = variant.schema.description or variant.schema.name
+    return f"{text} Domain {variant.domain.name}, split {variant.split.name}, label {variant.label.name}."
+
+
+# --- the store ---------------------------------------------------------------------------------------------------
+
+
+def store(variant: Variant) -> FeatureStore:
+    """Feast's store for a variant: ``feature_repo/feature_store.yaml`` with its project and absolute paths.
+
+    The registry and the online store lie in ``04_feature/`` of :func:`data_root`, under the names the file gives them.
+    """
+    from feast import FeatureStore, RepoConfig
+
+    repo = schemas.project_root() / "feature_repo"
+    settings = _settings(variant)
+    with _locked(Path(settings["registry"]["path"])):
+        opened = FeatureStore(config=RepoConfig(**settings, repo_path=repo))
+        opened.registry  # noqa: B018  reads the file while nobody writes it
+    return opened
+
+
+def service(variant: Variant) -> tuple[FeatureStore, Any]:
+    """The store and the feature service registered in it.
+
+    Raises:
+        DataError: the variant was never registered, or its registration is gone.
+    """
+    from feast.errors import FeatureServiceNotFoundException
+
+    opened = store(variant)
+    try:
+        return opened, opened.get_feature_service(service_name(variant))
+    except FeatureServiceNotFoundException as error:
+        raise DataError(
+            f"Feast project '{variant.project}' has no service '{service_name(variant)}' in "
+            f"{opened.config.registry.path}. Run its node again: kedro run --nodes=apply_feature_repository."
+        ) from error
+
+
+def apply(variant: Variant, folder: Path) -> dict[str, Any]:
+    """Register the variant's objects, and remove what it no longer has; nothing is written where nothing changed.
+
+    Returns:
+        project, service, registry, online_store, configuration, and the views with keys, features and rows.
+    """
+    from feast.diff.property_diff import TransitionType
+
+    settings = _settings(variant)
+    wanted = objects(variant, folder)
+    opened = store(variant)
+    with _locked(Path(settings["registry"]["path"])):
+        opened.refresh_registry()  # type: ignore[no-untyped-call]
+        diffs = opened.plan(_contents(wanted))[0].feast_object_diffs
+        gone: list[Any] = [d.current_feast_object for d in diffs if d.transition_type == TransitionType.DELETE]
+        if any(d.transition_type != TransitionType.UNCHANGED for d in diffs):
+            opened.apply(wanted, objects_to_delete=gone, partial=False)
+    _write_configuration(variant, settings)
+    manifest = read_manifest(folder)
+    return {
+        "project": variant.project,
+        "service": service_name(variant) if views(variant) else None,
+        "registry": settings["registry"]["path"],
+        "online_store": settings["online_store"]["path"],
+        "configuration": str(configuration(variant)),
+        "prior": manifest.get("prior"),
+        "views": {
+            view.name: {
+                "keys": list(view.keys),
+                "features": [column.name for column in view.columns],
+                "rows": manifest.get("views", {}).get(view.name, {}).get("rows"),
+            }
+            for view in views(variant)
+        },
+    }
+
+
+def _contents(wanted: list[Any]) -> Any:
+    from feast import Entity, FeatureService, FeatureView, Project
+    from feast.feature_view import DUMMY_ENTITY
+    from feast.repo_contents import RepoContents
+
+    def of(kind: type) -> list[Any]:
+        return [thing for thing in wanted if isinstance(thing, kind)]
+
+    return RepoContents(
+        projects=of(Project),
+        entities=[*of(Entity), DUMMY_ENTITY],
+        feature_views=of(FeatureView),
+        feature_services=of(FeatureService),
+        data_sources=[view.batch_source for view in of(FeatureView)],
+        on_demand_feature_views=[],
+        stream_feature_views=[],
+        label_views=[],
+        permissions=[],
+    )
+
+
+def _settings(variant: Variant) -> dict[str, Any]:
+    """The repository's ``feature_store.yaml`` for this variant: its project, and files below the data root."""
+    path = schemas.project_root() / "feature_repo" / "feature_store.yaml"
+    try:
+        settings: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ConfigurationError(f"{path} is missing: it says which offline and online store Feast uses.") from error
+    for name in ("registry", "online_store"):
+        if name not in settings:
+            raise ConfigurationError(f"{path}: the key '{name}' is missing.")
+        if "path" not in settings[name]:
+            raise ConfigurationError(f"{path}: {name}: {unknown_key('path', settings[name])}")
+        settings[name]["path"] = str(data_root() / LAYER / Path(settings[name]["path"]).name)
+    return {**settings, "project": variant.project}
+
+
+def _write_configuration(variant: Variant, settings: dict[str, Any]) -> None:
+    path = configuration(variant)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    text = yaml.safe_dump(settings, sort_keys=False)
+    if path.is_file() and path.read_text(encoding="utf-8") == text:
+        return
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary.write_text(text, encoding="utf-8")
+    os.replace(temporary, path)
+
+
+@contextlib.contextmanager
+def _locked(registry: Path) -> Iterator[None]:
+    """One process at a time: Feast rewrites the whole registry file in place."""
+    registry.parent.mkdir(parents=True, exist_ok=True)
+    with open(registry.with_name(f".{registry.name}.lock"), "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield

@@ -1,0 +1,1 @@
+"""The one training loop with what it needs: configuration, loading, optimizers, checkpoints, prediction."""

@@ -1,0 +1,199 @@
+"""Checkpoints: what a run needs to go on after its last whole epoch, exactly as if it had never stopped.
+
+A checkpoint is a folder ``epoch-0003`` of safetensors and JSON, written under a hidden name and then renamed, so that
+it is there whole or not at all. No state of a random generator is kept: everything random in an epoch is seeded from
+the run's seed and the number of the epoch.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import logging
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from ..tensors import EncodedSplit, disk_full, require_space
+from .config import TrainingConfig
+from .optimizers import Optimizers
+
+logger = logging.getLogger(__name__)
+_WRITING = "a training checkpoint"
+
+
+@dataclass
+class TrainingState:
+    """How far a run has come.
+
+    Attributes:
+        history: one record per finished epoch.
+        best_epoch: the epoch with the best validation score so far, from 1; 0 before the first.
+        best_score: that score; higher is better.
+        best_weights: the model's state after that epoch.
+    """
+
+    history: list[dict[str, float]] = field(default_factory=list)
+    best_epoch: int = 0
+    best_score: float = -float("inf")
+    best_weights: dict[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def epoch(self) -> int:
+        """Finished epochs."""
+        return len(self.history)
+
+
+def fingerprint(
+    model: nn.Module,
+    train: EncodedSplit,
+    validation: EncodedSplit,
+    config: TrainingConfig,
+    *,
+    seed: int,
+    architecture: Mapping[str, Any] | None = None,
+) -> dict[str, str]:
+    """What a checkpoint must agree with to be gone on from: part -> digest."""
+    shapes = {name: list(value.shape) for name, value in model.state_dict().items()}
+    return {
+        "configuration": _digest(asdict(config)),
+        "architecture": _digest([type(model).__qualname__, repr(model), shapes, dict(architecture or {})]),
+        "seed": str(seed),
+        "training rows": train.digest(),
+        "validation rows": validation.digest(),
+    }
+
+
+class Checkpoints:
+    """The checkpoints of one run in one folder; only the newest is kept.
+
+    Args:
+        folder: made when needed; nobody else's.
+        identity: see :func:`fingerprint`. A checkpoint of another identity is not used, and a message says why.
+    """
+
+    def __init__(self, folder: Path | str, identity: Mapping[str, str]) -> None:
+        self.folder, self.identity = Path(folder), dict(identity)
+
+    def restore(self, model: nn.Module, optimizers: Optimizers) -> TrainingState:
+        """Puts model and optimizers where the newest checkpoint left them; a fresh state when there is none to use."""
+        for left_over in self.folder.glob(".*"):
+            shutil.rmtree(left_over, ignore_errors=True)
+        for path in sorted(self.folder.glob("epoch-*"), reverse=True):
+            try:
+                state, weights, moments = self._read(path)
+            except (OSError, ValueError, KeyError, SafetensorError, _Different) as error:
+                logger.warning("The checkpoint %s is not used: %s", path, error)
+                continue
+            model.load_state_dict(weights)
+            _load_optimizer_tensors(optimizers, moments)
+            logger.info("Training goes on after epoch %d, from %s", state.epoch, path)
+            return state
+        return TrainingState()
+
+    def save(self, model: nn.Module, optimizers: Optimizers, state: TrainingState) -> None:
+        """Writes the checkpoint of ``state.epoch`` and removes older ones.
+
+        Raises:
+            DataError: the disk is full.
+        """
+        weights, moments = plain_weights(model), _optimizer_tensors(optimizers)
+        best = {} if state.best_epoch == state.epoch else state.best_weights
+        needed = sum(t.nbytes for part in (weights, moments, best) for t in part.values())
+        numbers = {"history": state.history, "best_epoch": state.best_epoch, "best_score": state.best_score}
+        self.folder.mkdir(parents=True, exist_ok=True)
+        require_space(self.folder, needed + (1 << 20), _WRITING)
+        unfinished = self._hidden("unfinished")
+        try:
+            unfinished.mkdir()
+            for name, tensors in {"model": weights, "optimizers": moments, "best": best}.items():
+                save_file(tensors, unfinished / f"{name}.safetensors")
+            text = json.dumps({"fingerprint": self.identity, **numbers}, indent=1)
+            (unfinished / "state.json").write_text(text, encoding="utf-8")
+            for file in unfinished.iterdir():
+                _to_disk(file)
+            self._replace(unfinished, self.folder / f"epoch-{state.epoch:04d}")
+        except (OSError, SafetensorError) as error:
+            shutil.rmtree(unfinished, ignore_errors=True)
+            if getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error):
+                raise disk_full(self.folder, needed, _WRITING) from error
+            raise
+
+    def clear(self) -> None:
+        """Removes all checkpoints: the run has ended well."""
+        for path in self.folder.glob("epoch-*"):
+            self._discard(path)
+
+    def _read(self, path: Path) -> tuple[TrainingState, dict[str, Tensor], dict[str, Tensor]]:
+        raw = json.loads((path / "state.json").read_text(encoding="utf-8"))
+        differing = [part for part, digest in self.identity.items() if raw["fingerprint"].get(part) != digest]
+        if differing:
+            raise _Different(f"it was made with other {' and '.join(differing)}. Training starts afresh.")
+        weights, moments = load_file(path / "model.safetensors"), load_file(path / "optimizers.safetensors")
+        state = TrainingState(raw["history"], raw["best_epoch"], raw["best_score"])
+        last_is_best = state.best_epoch == state.epoch
+        state.best_weights = weights if last_is_best else load_file(path / "best.safetensors")
+        return state, weights, moments
+
+    def _replace(self, unfinished: Path, path: Path) -> None:
+        older = list(self.folder.glob("epoch-*"))
+        if path in older:  # of another run: a rename cannot replace a folder that holds files
+            self._discard(path)
+        os.replace(unfinished, path)
+        for other in older:
+            if other != path:
+                self._discard(other)
+
+    def _discard(self, path: Path) -> None:
+        """Removes a checkpoint under a hidden name, so that half of one is never taken for a whole."""
+        hidden = self._hidden("discarded")
+        os.replace(path, hidden)
+        shutil.rmtree(hidden, ignore_errors=True)
+
+    def _hidden(self, purpose: str) -> Path:
+        return self.folder / f".{purpose}-{os.urandom(6).hex()}"
+
+
+class _Different(Exception):
+    """A checkpoint of another run."""
+
+
+def plain_weights(model: nn.Module) -> dict[str, Tensor]:
+    """A copy of the model's state on the CPU: every tensor contiguous and in memory of its own."""
+    return {name: value.detach().to("cpu", copy=True).contiguous() for name, value in model.state_dict().items()}
+
+
+def _optimizer_tensors(optimizers: Optimizers) -> dict[str, Tensor]:
+    """``dense.3.exp_avg``: optimizer, number of the parameter, name of the tensor."""
+    tensors = {}
+    for name, optimizer in optimizers.named.items():
+        for number, state in optimizer.state_dict()["state"].items():
+            for key, value in state.items():
+                tensors[f"{name}.{number}.{key}"] = value.detach().to("cpu", copy=True).contiguous()
+    return tensors
+
+
+def _load_optimizer_tensors(optimizers: Optimizers, tensors: Mapping[str, Tensor]) -> None:
+    states: dict[str, dict[int, dict[str, Tensor]]] = {name: {} for name in optimizers.named}
+    for path, value in tensors.items():
+        name, number, key = path.split(".")
+        states[name].setdefault(int(number), {})[key] = value
+    for name, optimizer in optimizers.named.items():
+        optimizer.load_state_dict({"state": states[name], "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def _to_disk(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+def _digest(value: object) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()

@@ -1,0 +1,96 @@
+"""How a model is trained: a plain dataclass, so that a configuration section is checked before anything runs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+from ..errors import ConfigurationError, unknown_key
+
+_CHOICES = {"monitor": ("auc", "logloss"), "batching": ("mixed", "domain"), "schedule": ("constant", "cosine")}
+_WHOLE = ("epochs", "batch_size", "evaluation_batch_size", "shuffle_window")
+_POSITIVE = ("learning_rate", "embedding_learning_rate", "clip_norm")
+_NOT_NEGATIVE = ("weight_decay", "embedding_weight_decay")
+_MAY_BE_NONE = ("embedding_learning_rate", "clip_norm", "patience")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingConfig:
+    """The settings of one training run.
+
+    Attributes:
+        epochs: the most epochs to train.
+        batch_size: rows per step.
+        learning_rate: of Adam, for everything but the sparse embedding tables.
+        weight_decay: decoupled (AdamW), per unit of learning rate; never on biases, normalization and domain factors.
+        embedding_learning_rate: of the embedding tables; the same as `learning_rate` when None.
+        embedding_weight_decay: decoupled, on the rows that a batch touches.
+        patience: epochs without a better validation score before training stops; None never stops early.
+        monitor: the validation score that picks the best epoch: ``auc`` or ``logloss``.
+        batching: ``mixed`` takes every row once per epoch in random order; ``domain`` draws a domain with probability
+            proportional to its rows, then a batch from it (STAR §3.2).
+        evaluation_batch_size: rows per step in validation and prediction.
+        clip_norm: the largest norm of the gradient of all parameters together; None does not clip.
+        schedule: ``constant``, or ``cosine`` from the learning rates down to zero over all steps of `epochs`.
+        shuffle_window: rows shuffled together; up to this many rows, an epoch is one full permutation.
+
+    Raises:
+        ConfigurationError: an unknown key, a value of another type or out of range.
+    """
+
+    epochs: int = 10
+    batch_size: int = 2000
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.0
+    embedding_learning_rate: float | None = None
+    embedding_weight_decay: float = 0.0
+    patience: int | None = 2
+    monitor: str = "auc"
+    batching: str = "mixed"
+    evaluation_batch_size: int = 16384
+    clip_norm: float | None = None
+    schedule: str = "constant"
+    shuffle_window: int = 1 << 22
+
+    def __new__(cls, **values: Any) -> TrainingConfig:
+        """Names an unknown key before the generated constructor meets it."""
+        allowed = [field.name for field in fields(cls)]
+        for key in values:
+            if key not in allowed:
+                raise ConfigurationError(f"training: {unknown_key(key, allowed)}")
+        return super().__new__(cls)
+
+    @classmethod
+    def from_dict(cls, raw: Mapping[str, Any]) -> TrainingConfig:
+        """The settings of a configuration section."""
+        return cls(**raw)
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if value is not None or field.name not in _MAY_BE_NONE:
+                problem = _problem(field.name, value)
+                if problem:
+                    raise ConfigurationError(f"training: {field.name} must be {problem}, got {value!r}.")
+
+
+def _problem(name: str, value: Any) -> str | None:
+    """What the value should have been, or None when it is allowed."""
+    if name in _CHOICES:
+        return None if value in _CHOICES[name] else f"one of {', '.join(_CHOICES[name])}"
+    if name in _WHOLE or name == "patience":
+        return None if _is_whole(value) and value >= 1 else "a whole number of at least 1" + _or_null(name)
+    number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if name in _NOT_NEGATIVE:
+        return None if number and value >= 0 else "a number of at least 0"
+    return None if number and value > 0 else "a number above 0" + _or_null(name)
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _or_null(name: str) -> str:
+    return " or null" if name in _MAY_BE_NONE else ""

@@ -1,0 +1,55 @@
+"""Where a model runs, and on how many threads."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+from pathlib import Path
+
+import torch
+
+from ..errors import ConfigurationError
+
+_THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+
+
+def choose_device(name: str | torch.device | None = None) -> torch.device:
+    """The device asked for, or CUDA where there is one and the CPU elsewhere.
+
+    Raises:
+        ConfigurationError: no such device here.
+    """
+    if name is None or name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        cuda = "available" if torch.cuda.is_available() else "not available"
+        raise ConfigurationError(
+            f"device '{name}' cannot be used here (CUDA is {cuda}); use cpu, cuda, or null to choose by itself."
+        ) from error
+    return device
+
+
+def autocast(device: torch.device) -> contextlib.AbstractContextManager[object]:
+    """bf16 where the device computes it natively, else nothing. Weights stay float32 throughout."""
+    if device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False):
+        return torch.autocast("cuda", dtype=torch.bfloat16)
+    return contextlib.nullcontext()
+
+
+def use_available_cores() -> None:
+    """One thread per core this process may use, unless the environment already says how many."""
+    if not any(os.environ.get(name) for name in _THREAD_VARIABLES):
+        torch.set_num_threads(available_cores())
+
+
+def available_cores() -> int:
+    """Cores of the process's affinity mask, or fewer where its control group is limited to less time."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    with contextlib.suppress(OSError, ValueError):
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        cores = min(cores, math.ceil(int(quota) / int(period)))
+    return max(1, cores)

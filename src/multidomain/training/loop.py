@@ -1,0 +1,275 @@
+"""The one training loop."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import deque
+from collections.abc import Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import binary_cross_entropy_with_logits
+from tqdm import tqdm
+
+from ..batch import Batch
+from ..errors import DataError
+from ..evaluation.metrics import auc
+from ..models.base import MultiDomainModel
+from ..tensors import EncodedSplit
+from .checkpoint import Checkpoints, TrainingState, fingerprint, plain_weights
+from .config import TrainingConfig
+from .device import autocast, choose_device, use_available_cores
+from .guard import GradientGuard, TrainingError
+from .loading import EpochLoader
+from .optimizers import Optimizers
+from .prediction import logits
+
+logger = logging.getLogger(__name__)
+REFRESH = {"cuda": 50, "cpu": 10}  # steps between two looks at the numbers (progress bar, gradients): CUDA must wait
+_SHOWN_BATCHES = 10  # the running AUC is that of the last batches
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """What a run has to tell.
+
+    Attributes:
+        history: per epoch: epoch (from 1), train_loss (auxiliary loss included), validation_loss (log loss),
+            validation_auc, seconds (validation included), rows_per_second (in training).
+        best_epoch: the epoch whose weights the model holds now.
+        resumed_epoch: the last epoch that a checkpoint contributed; 0 when training began anew.
+    """
+
+    history: list[dict[str, float]]
+    best_epoch: int
+    resumed_epoch: int = 0
+
+
+def fit(
+    model: MultiDomainModel,
+    train: EncodedSplit,
+    validation: EncodedSplit,
+    config: TrainingConfig,
+    *,
+    seed: int,
+    checkpoints: Path,
+    device: str | torch.device | None = None,
+    show_progress: bool = True,
+    architecture: Mapping[str, Any] | None = None,
+) -> TrainingResult:
+    """Trains the model in place; when it returns, the model holds the weights of the best epoch.
+
+    The loss is the mean binary cross entropy plus ``model.auxiliary_loss()``. The same seed gives the same weights, bit
+    by bit, on the same machine, also when a run was killed and started again: it goes on after the last whole epoch
+    found in `checkpoints`, which are removed when training has ended.
+
+    Args:
+        model: freshly built (with a seed of the caller's, if runs are to be repeatable).
+        train: rows to learn from.
+        validation: rows that choose the best epoch.
+        config: the settings.
+        seed: with the epoch, decides the order of rows, dropout and every other random draw.
+        checkpoints: a folder for this run alone.
+        device: None takes CUDA, with bf16 products, when present, and the CPU otherwise.
+        show_progress: draw a progress bar per epoch.
+        architecture: the model's configuration; a checkpoint made with another one is not used.
+
+    Raises:
+        DataError: a split is empty, or all its labels are the same.
+        TrainingError: a loss, gradient or score is not finite.
+    """
+    for split in (train, validation):
+        check_labels(split)
+    chosen = choose_device(device)
+    use_available_cores()
+    run = _Run(model.to(chosen), train, validation, config, seed, chosen, show_progress)
+    identity = fingerprint(model, train, validation, config, seed=seed, architecture=architecture)
+    with torch.random.fork_rng(devices=[chosen] if chosen.type == "cuda" else []):
+        return run.all_epochs(Checkpoints(checkpoints, identity))
+
+
+def check_labels(split: EncodedSplit) -> None:
+    """Raises a DataError when the split is empty or has labels of one class only."""
+    if split.rows == 0:
+        raise DataError(f"The {split.split} split has no rows ({split.folder}). Choose another split or label.")
+    low, high = split.label.min(), split.label.max()
+    if not (low == 0 and high == 1):
+        found = f"all {split.rows:,} labels are {low:g}" if low == high else f"labels range from {low:g} to {high:g}"
+        raise DataError(
+            f"The {split.split} split cannot be used: {found}, both 0 and 1 are needed ({split.folder}). "
+            "Choose another split or label, or more rows."
+        )
+
+
+class _Run:
+    """One call of :func:`fit`."""
+
+    def __init__(
+        self,
+        model: MultiDomainModel,
+        train: EncodedSplit,
+        validation: EncodedSplit,
+        config: TrainingConfig,
+        seed: int,
+        device: torch.device,
+        show_progress: bool,
+    ) -> None:
+        self.model, self.validation, self.config, self.seed, self.device = model, validation, config, seed, device
+        self.show_progress = show_progress
+        self.loader = EpochLoader(
+            train,
+            batch_size=config.batch_size,
+            seed=seed,
+            batching=config.batching,
+            window=config.shuffle_window,
+            device=device,
+        )
+        self.optimizers = Optimizers(model, config, steps_per_epoch=self.loader.steps)
+        self.guard = GradientGuard(model, config)
+        self.validation_label = np.array(validation.label)
+
+    def all_epochs(self, checkpoints: Checkpoints) -> TrainingResult:
+        state = checkpoints.restore(self.model, self.optimizers)
+        resumed = state.epoch
+        while not self._ended(state):
+            self._one_epoch(state)
+            checkpoints.save(self.model, self.optimizers, state)
+        self.model.load_state_dict(state.best_weights)
+        self.model.eval()
+        checkpoints.clear()
+        best = state.history[state.best_epoch - 1]
+        logger.info(
+            "Trained %d epochs; the best was epoch %d: validation AUC %.4f, log loss %.4f",
+            state.epoch,
+            state.best_epoch,
+            best["validation_auc"],
+            best["validation_loss"],
+        )
+        return TrainingResult(state.history, state.best_epoch, resumed)
+
+    def _ended(self, state: TrainingState) -> bool:
+        patience = self.config.patience
+        out_of_patience = patience is not None and state.epoch - state.best_epoch >= patience
+        return state.epoch >= self.config.epochs or (state.epoch > 0 and out_of_patience)
+
+    def _one_epoch(self, state: TrainingState) -> None:
+        epoch, start = state.epoch + 1, time.perf_counter()
+        torch.manual_seed(_epoch_seed(self.seed, epoch))
+        with _Bar(self, state) as bar:
+            train_loss, rows = self._train(epoch, bar)
+            trained = time.perf_counter() - start
+            loss, area = self._validate(epoch)
+            score = area if self.config.monitor == "auc" else -loss
+            better = score > state.best_score
+            bar.finish(train_loss, area, better)
+        numbers = {"train_loss": train_loss, "validation_loss": loss, "validation_auc": area}
+        times = {"seconds": time.perf_counter() - start, "rows_per_second": rows / trained}
+        state.history.append({"epoch": epoch, **numbers, **times})
+        if not self.show_progress:
+            logger.info("epoch %d: %s", epoch, ", ".join(f"{key} {value:.4f}" for key, value in numbers.items()))
+        if better:
+            state.best_epoch, state.best_score, state.best_weights = epoch, score, plain_weights(self.model)
+
+    def _train(self, epoch: int, bar: _Bar) -> tuple[float, int]:
+        """Mean loss and number of rows of the epoch."""
+        self.model.train()
+        total = torch.zeros((), device=self.device, dtype=torch.float64)
+        rows, refresh = 0, REFRESH.get(self.device.type, 50)
+        with closing(self.loader.epoch(epoch)) as batches:
+            for step, batch in enumerate(batches, start=1):
+                loss = self._step(epoch, step, batch, bar)
+                total += loss * len(batch)
+                rows += len(batch)
+                if step % refresh == 0:
+                    self.guard.check(epoch)
+                    bar.refresh(total, rows)
+        self.guard.check(epoch)
+        return (total / rows).item(), rows
+
+    def _step(self, epoch: int, step: int, batch: Batch, bar: _Bar) -> Tensor:
+        try:
+            with autocast(self.device):
+                scores = self.model(batch)
+                auxiliary = self.model.auxiliary_loss()
+            loss = binary_cross_entropy_with_logits(scores.float(), batch.label) + auxiliary.float()
+            self.optimizers.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+        except Exception:
+            self.guard.check(epoch)  # what went wrong a few steps ago explains more
+            raise
+        self.guard.watch(step, batch, loss)
+        self.optimizers.step((epoch - 1) * self.loader.steps + step - 1)
+        bar.saw(scores.detach(), batch.label)
+        return loss.detach()
+
+    def _validate(self, epoch: int) -> tuple[float, float]:
+        """Log loss and AUC."""
+        scores = logits(self.model, self.validation, self.device, self.config.evaluation_batch_size).astype(np.float64)
+        bad = np.flatnonzero(~np.isfinite(scores))
+        if len(bad):
+            raise TrainingError(
+                f"After epoch {epoch} the scores of {len(bad):,} of {len(scores):,} validation rows are not finite, "
+                f"the first in row {bad[0]}. Lower learning_rate (now {self.config.learning_rate:g}), and look for "
+                "infinite values in the numerical features."
+            )
+        loss = float(np.mean(np.logaddexp(0.0, scores) - self.validation_label * scores))
+        return loss, float(auc(self.validation_label, scores))
+
+
+class _Bar:
+    """The progress bar of one epoch: rows/s, loss, AUC of the last batches, best validation score so far."""
+
+    def __init__(self, run: _Run, state: TrainingState) -> None:
+        split = run.loader.split
+        self._last: deque[tuple[Tensor, Tensor]] = deque(maxlen=_SHOWN_BATCHES)
+        self._best = f" best={abs(state.best_score):.4f}" if state.best_epoch else ""
+        self._monitor = run.config.monitor
+        self._bar = tqdm(
+            total=split.rows,
+            desc=f"epoch {state.epoch + 1}/{run.config.epochs}",
+            unit=" rows",
+            unit_scale=True,
+            disable=not run.show_progress,
+            dynamic_ncols=True,
+        )
+
+    def saw(self, scores: Tensor, label: Tensor) -> None:
+        """Keeps the scores of a batch, where they are."""
+        if not self._bar.disable:
+            self._last.append((scores, label))
+
+    def refresh(self, total: Tensor, rows: int) -> None:
+        """Shows the mean loss so far; waits for the device."""
+        if self._bar.disable:
+            return
+        scores = torch.cat([scores for scores, _ in self._last]).float().cpu().numpy()
+        label = torch.cat([label for _, label in self._last]).cpu().numpy()
+        area = auc(label, scores)
+        self._bar.set_postfix_str(f"loss={total.item() / rows:.4f} auc={area:.4f}{self._best}", refresh=False)
+        self._bar.update(rows - self._bar.n)
+
+    def finish(self, loss: float, area: float, better: bool) -> None:
+        """Leaves the epoch's numbers standing."""
+        mark = " (best)" if better else self._best
+        self._bar.set_postfix_str(f"loss={loss:.4f} validation_auc={area:.4f}{mark}", refresh=False)
+        self._bar.update(self._bar.total - self._bar.n)
+
+    def __enter__(self) -> _Bar:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.close()
+
+
+def _epoch_seed(seed: int, epoch: int) -> int:
+    """Unrelated seeds for neighbouring epochs and seeds."""
+    return int(np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint64)[0] >> 1)

@@ -1,0 +1,70 @@
+"""The optimizers of a model: lazy Adam for sparse tables, fused Adam for the rest, and their learning rates."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from .config import TrainingConfig
+from .embedding_optimizer import LazyAdam
+
+_UNDECAYED = ("bias", "domain_weight", "domain_bias")
+
+
+class Optimizers:
+    """Every parameter of a model under one of at most two optimizers.
+
+    Attributes:
+        named: ``dense`` and ``embeddings``, as far as the model has such parameters.
+    """
+
+    def __init__(self, model: nn.Module, config: TrainingConfig, *, steps_per_epoch: int) -> None:
+        self.config, self._total = config, config.epochs * steps_per_epoch
+        self.named: dict[str, torch.optim.Optimizer] = {}
+        sparse = sparse_tables(model)
+        taken = {id(table) for table in sparse}
+        dense = {name: p for name, p in model.named_parameters() if p.requires_grad and id(p) not in taken}
+        if dense:
+            self.named["dense"] = torch.optim.AdamW(_groups(dense, config), lr=config.learning_rate, fused=True)
+        if sparse:
+            rate = config.embedding_learning_rate or config.learning_rate
+            decay = config.embedding_weight_decay
+            self.named["embeddings"] = LazyAdam(sparse, lr=rate, weight_decay=decay)
+        self._rates = {name: one.param_groups[0]["lr"] for name, one in self.named.items()}
+
+    def zero_grad(self) -> None:
+        """Forgets all gradients."""
+        for optimizer in self.named.values():
+            optimizer.zero_grad(set_to_none=True)
+
+    def step(self, number: int) -> None:
+        """Updates all parameters; `number` counts the steps since training began, from 0."""
+        factor = 1.0
+        if self.config.schedule == "cosine":
+            factor = 0.5 * (1 + math.cos(math.pi * number / self._total))
+        for name, optimizer in self.named.items():
+            for group in optimizer.param_groups:
+                group["lr"] = self._rates[name] * factor
+            optimizer.step()
+
+
+def sparse_tables(model: nn.Module) -> list[Tensor]:
+    """The trainable tables that are made to give sparse gradients, each once."""
+    embeddings = [m for m in model.modules() if isinstance(m, nn.Embedding | nn.EmbeddingBag) and m.sparse]
+    tables = {id(m.weight): m.weight for m in embeddings if m.weight.requires_grad}
+    return list(tables.values())
+
+
+def decays(name: str, parameter: nn.Parameter) -> bool:
+    """Whether weight decay applies: not to biases and normalization, nor to domain factors, which rest at 1, not 0."""
+    last = name.rpartition(".")[2]
+    return parameter.dim() > 1 and last not in _UNDECAYED
+
+
+def _groups(parameters: dict[str, nn.Parameter], config: TrainingConfig) -> list[dict[str, object]]:
+    decayed = [p for name, p in parameters.items() if decays(name, p)]
+    plain = [p for name, p in parameters.items() if not decays(name, p)]
+    groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": plain, "weight_decay": 0.0}]
+    return [group for group in groups if group["params"]]

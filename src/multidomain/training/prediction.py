@@ -1,0 +1,41 @@
+"""Scores of a whole split."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import nn
+
+from ..tensors import EncodedSplit
+from .device import choose_device, use_available_cores
+from .loading import ordered_batches
+
+
+def predict(
+    model: nn.Module, split: EncodedSplit, device: str | torch.device | None = None, batch_size: int = 16384
+) -> np.ndarray:
+    """The probability of a positive label for every row, in order: float64 (N,).
+
+    The model is moved to the device and computes in float32 there, whatever precision it was trained with.
+    """
+    chosen = choose_device(device)
+    use_available_cores()
+    return probabilities(logits(model.to(chosen), split, chosen, batch_size))
+
+
+def probabilities(scores: np.ndarray) -> np.ndarray:
+    """The logistic function in float64, without overflow."""
+    small = np.exp(-np.abs(scores.astype(np.float64)))
+    return np.where(scores >= 0, 1.0, small) / (1.0 + small)
+
+
+def logits(model: nn.Module, split: EncodedSplit, device: torch.device, batch_size: int) -> np.ndarray:
+    """float32 (N,), with the model in evaluation mode; its mode is put back afterwards."""
+    training = model.training
+    model.eval()
+    try:
+        with torch.inference_mode():
+            scores = [model(batch).float() for batch in ordered_batches(split, batch_size, device)]
+    finally:
+        model.train(training)
+    return torch.cat(scores).cpu().numpy() if scores else np.zeros(0, np.float32)
