@@ -61,6 +61,11 @@ class ProjectHooks:
         logger.info("data set %s, variant %s", variant.schema.name, variant.name)
 
     @hook_impl
+    def before_node_run(self, node: Node) -> None:
+        """Say what is being done."""
+        logger.info("· %s", node.name.replace("_", " "))
+
+    @hook_impl
     def after_pipeline_run(self, pipeline: Pipeline, catalog: DataCatalog) -> None:
         """Metrics per domain, and where everything is."""
         self._restore()

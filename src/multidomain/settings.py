@@ -8,8 +8,8 @@ for _variable, _value in {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "FEAST_USAGE": "False",
     "GX_ANALYTICS_ENABLED": "false",
-    "OMP_WAIT_POLICY": "PASSIVE",  # waiting threads sleep: spinning collapses on a machine shared with others
-    "GOMP_SPINCOUNT": "0",
+    "OMP_WAIT_POLICY": "PASSIVE",  # a short spin: none halves two threads on a quiet machine, a long one a shared one
+    "GOMP_SPINCOUNT": "1000",
 }.items():
     os.environ.setdefault(_variable, _value)
 

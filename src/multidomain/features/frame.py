@@ -53,7 +53,7 @@ class TrainingFrame:
             DataError: a context column is missing, an impression would be lost or doubled, or the variant is not
                 registered with Feast.
         """
-        from tqdm import tqdm
+        from ..progress import progress
 
         missing = dict.fromkeys((view.name for view in self._views), 0)
         store, service = repository.service(self.variant) if self._views else (None, None)
@@ -61,7 +61,7 @@ class TrainingFrame:
             rows = self._sorted_rows(Path(folder) / "rows.parquet")
             with (
                 _SplitWriter(path, Path(folder)) as writer,
-                tqdm(total=rows, desc="joining features", unit=" rows", unit_scale=True, disable=None) as bar,
+                progress(total=rows, what="join features") as bar,
             ):
                 for part in _slices(Path(folder) / "rows.parquet", self.slice_rows):
                     joined = self._join(store, service, part)

@@ -16,12 +16,12 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
-from tqdm import tqdm
 
 from ..batch import Batch
 from ..errors import DataError
 from ..evaluation.metrics import auc
 from ..models.base import MultiDomainModel
+from ..progress import progress
 from ..tensors import EncodedSplit
 from .checkpoint import Checkpoints, TrainingState, fingerprint, plain_weights
 from .config import TrainingConfig
@@ -231,14 +231,8 @@ class _Bar:
         self._last: deque[tuple[Tensor, Tensor]] = deque(maxlen=_SHOWN_BATCHES)
         self._best = f" best={abs(state.best_score):.4f}" if state.best_epoch else ""
         self._monitor = run.config.monitor
-        self._bar = tqdm(
-            total=split.rows,
-            desc=f"epoch {state.epoch + 1}/{run.config.epochs}",
-            unit=" rows",
-            unit_scale=True,
-            disable=not run.show_progress,
-            dynamic_ncols=True,
-        )
+        what = f"epoch {state.epoch + 1}/{run.config.epochs}"
+        self._bar = progress(total=split.rows, what=what, shown=run.show_progress)
 
     def saw(self, scores: Tensor, label: Tensor) -> None:
         """Keeps the scores of a batch, where they are."""

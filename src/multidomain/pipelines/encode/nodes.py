@@ -98,8 +98,7 @@ def _vocabulary(train: ir.Table, column: str, minimum: int, *, lists: bool) -> p
 
 
 def _write_splits(variant: Variant, encoder: Encoder, frame: ir.Table, folder: Path) -> None:
-    from tqdm import tqdm
-
+    from ...progress import progress
     from ...tensors import TensorWriter
 
     counts = frame.group_by("split").aggregate(n=frame.count()).to_pandas().set_index("split").n
@@ -107,7 +106,7 @@ def _write_splits(variant: Variant, encoder: Encoder, frame: ir.Table, folder: P
     rows_of = {split: int(counts.get(split, 0)) for split in SPLITS}
     with (
         TensorWriter(folder, encoder.inputs, rows=rows_of, states=states.size) as out,
-        tqdm(total=sum(rows_of.values()), unit=" rows", unit_scale=True, desc="encode") as bar,
+        progress(total=sum(rows_of.values()), what="encode") as bar,
     ):
         for chunk in _chunks(variant, encoder, frame):
             for split, rows in _by_split(chunk):
