@@ -1,6 +1,7 @@
 """Kedro settings: telemetry off, configuration merged key by key, our resolvers and hooks."""
 
 import os
+import warnings
 
 for _variable, _value in {
     "DO_NOT_TRACK": "1",
@@ -12,6 +13,8 @@ for _variable, _value in {
     "GOMP_SPINCOUNT": "1000",
 }.items():
     os.environ.setdefault(_variable, _value)
+
+warnings.filterwarnings("ignore", message="Option '--pipeline'")  # both spellings work
 
 from . import resolvers  # noqa: E402
 from .hooks import DigestHooks, ProjectHooks  # noqa: E402

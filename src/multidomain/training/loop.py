@@ -28,6 +28,7 @@ from .config import TrainingConfig
 from .device import autocast, choose_device, use_available_cores
 from .guard import GradientGuard, TrainingError
 from .loading import EpochLoader
+from .moments import settle_moments
 from .optimizers import Optimizers
 from .prediction import logits
 
@@ -165,6 +166,7 @@ class _Run:
         with _Bar(self, state) as bar:
             train_loss, rows = self._train(epoch, bar)
             trained = time.perf_counter() - start
+            settle_moments(self.model, self.loader, epoch)
             loss, area = self._validate(epoch)
             score = area if self.config.monitor == "auc" else -loss
             better = score > state.best_score

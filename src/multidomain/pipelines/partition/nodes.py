@@ -191,5 +191,5 @@ def _check_splits(variant: Variant, rows: ir.Table) -> None:
         if positives in (0, n):
             raise DataError(
                 f"{where}: all {n} {split} rows have label {int(positives > 0)}; a model needs both classes "
-                "there to be trained and judged. Choose another split (random, or other shares), or check the label's column."
+                "there to be trained and judged. Choose another split (random, or other shares), or check the column."
             )

@@ -1,0 +1,290 @@
+"""The commands of the README, as a person types them, on a small sample and on a log of one's own."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import MOVIELENS, PROJECT, RAW
+
+from multidomain import schema
+from multidomain.errors import DataError
+from multidomain.sources.files import locate
+
+pytestmark = pytest.mark.slow
+KEDRO = [sys.executable, "-m", "kedro"]
+VARIANT = "movielens/age-user_time-full-click"
+
+
+@dataclass
+class Project:
+    """The project's command line on a data folder of its own."""
+
+    data: Path
+
+    def environment(self, **extra: str) -> dict[str, str]:
+        return {**os.environ, "MULTIDOMAIN_DATA": str(self.data), "OMP_NUM_THREADS": "1", "COLUMNS": "120", **extra}
+
+    def kedro(self, *arguments: str, **extra: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [*KEDRO, *arguments],
+            cwd=PROJECT,
+            env=self.environment(**extra),
+            capture_output=True,
+            text=True,
+            timeout=600,
+            check=False,
+        )
+
+    def run(self, *arguments: str, **parameters: object) -> subprocess.CompletedProcess[str]:
+        given = ",".join(f"{key}={value}" for key, value in {"raw_folder": RAW, **parameters}.items())
+        return self.kedro("run", "--env=smoke", *arguments, f"--params={given}")
+
+    def metrics(self, key: str, architecture: str = "star") -> dict[str, Mapping[str, float]]:
+        return json.loads((self.data / "08_reporting" / key / architecture / "metrics.json").read_text())
+
+
+def succeeded(done: subprocess.CompletedProcess[str]) -> str:
+    """What was said, once the command has ended well."""
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout + done.stderr
+
+
+def refused(done: subprocess.CompletedProcess[str]) -> str:
+    """The one message at the end of a command that was refused, without a traceback."""
+    assert done.returncode != 0
+    assert "Traceback" not in done.stderr, done.stderr[-3000:]
+    assert done.stderr.count("Error: ") == 1
+    message = done.stderr[done.stderr.index("Error: ") :]
+    return " ".join(message.split())
+
+
+def done_nodes(said: str) -> list[str]:
+    return [line.split("·", 1)[1].strip() for line in said.splitlines() if " INFO    · " in line]
+
+
+@pytest.fixture(scope="module")
+def movielens(tmp_path_factory) -> Project:
+    """STAR trained on a sample of MovieLens, through every stage."""
+    try:
+        locate(schema.load("movielens"), RAW)
+    except DataError as error:
+        pytest.skip(f"MovieLens is not here and cannot be fetched: {error}")
+    assert MOVIELENS.is_file()
+    project = Project(tmp_path_factory.mktemp("movielens"))
+    said = succeeded(project.run("--pipeline=train_star"))
+    assert "AUC" in said
+    assert "overall" in said
+    return project
+
+
+def test_a_run_leaves_metrics_predictions_plots_and_a_champion(movielens):
+    metrics = movielens.metrics(VARIANT)
+    reports = movielens.data / "08_reporting" / VARIANT / "star"
+    predictions = pd.read_parquet(reports / "predictions.parquet")
+    assert list(predictions.columns) == ["impression_id", "domain", "label", "score"]
+    assert metrics["overall"]["rows"] == len(predictions)
+    assert set(metrics["domains"]) == {"under_25", "25_to_34", "35_and_over"}
+    assert 0.6 < metrics["overall"]["auc"] < 0.95
+    assert {"roc.png", "calibration.png", "pcoc.png", "report.html"} <= {p.name for p in (reports / "plots").iterdir()}
+    package = json.loads((movielens.data / "06_models" / VARIANT / "star" / "package.json").read_text())
+    assert package["alias"] == "champion"
+
+
+def test_prepared_outputs_are_not_made_again(movielens):
+    assert done_nodes(succeeded(movielens.run("--pipeline=train_star", "--only-missing-outputs"))) == []
+
+
+def test_another_architecture_uses_what_is_prepared(movielens):
+    nodes = done_nodes(succeeded(movielens.run("--pipeline=train_dnn", "--only-missing-outputs")))
+    assert nodes
+    assert all(node.startswith("dnn.") for node in nodes)
+    assert movielens.metrics(VARIANT, "dnn")["overall"]["auc"] > 0.6
+
+
+def test_rows_of_the_feature_stage_are_scored_from_a_file_as_in_the_run(movielens, tmp_path):
+    frame = pd.read_parquet(movielens.data / "04_feature" / VARIANT / "training_frame.parquet")
+    frame[frame.split == "test"].to_parquet(tmp_path / "rows.parquet")
+    succeeded(movielens.run("--pipeline=predict", input=tmp_path / "rows.parquet", architecture="star"))
+    scores = pd.read_parquet(movielens.data / "07_model_output" / VARIANT / "star" / "scores.parquet")
+    expected = pd.read_parquet(movielens.data / "08_reporting" / VARIANT / "star" / "predictions.parquet")
+    both = scores.merge(expected, on="impression_id")
+    assert len(both) == len(expected)
+    np.testing.assert_allclose(both.score_x, both.score_y, atol=1e-5)
+
+
+def test_scoring_a_file_that_is_not_there_says_so(movielens):
+    assert "nowhere.parquet" in refused(movielens.run("--pipeline=predict", input="nowhere.parquet"))
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"domian": "genre"}, "'domian' is not known; did you mean 'domain'"),
+        ({"domain": "gender"}, "'gender' is not known; did you mean 'genre'"),
+        ({"dataset": "movielense"}, "No schema for data set 'movielense'"),
+        ({"split": "random"}, "training rows would see the labels of test rows"),
+        ({"star.training.epoch": 3}, "'epoch' is not known; did you mean 'epochs'"),
+        ({"star.model.hiden": 3}, "'hiden' is not known; did you mean 'hidden'"),
+    ],
+)
+def test_a_wrong_choice_ends_in_one_message_before_anything_runs(tmp_path, parameters, message):
+    project = Project(tmp_path)
+    said = refused(project.run("--pipeline=train_star", **parameters))
+    assert message in said
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_every_pipeline_is_listed(tmp_path):
+    said = succeeded(Project(tmp_path).kedro("registry", "list"))
+    for name in ("__default__", "prepare", "train_star", "train_dnn", "predict"):
+        assert f"- {name}\n" in said
+
+
+# --- a log of one's own, described by a schema alone -----------------------------------------------------------------
+
+OWN = """
+source: table
+files: {log: clicks.csv}
+roles: {user: who, item: ad, timestamp: at}
+labels: {click: clicked}
+domains: {page: {column: page, minimum: 20}}
+features:
+  who: user
+  ad: item
+  device: context
+  price: {owner: item, kind: numerical}
+history: {clicks: {fields: {ad: ad}, length: 5}}
+counts: [user, item, domain]
+"""
+
+
+@pytest.fixture
+def own(tmp_path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Runs a schema and a table that a test may spoil first."""
+    (tmp_path / "raw").mkdir()
+    random = np.random.default_rng(5)
+    n = 3000
+    ad = random.integers(0, 30, n)
+    table = pd.DataFrame(
+        {
+            "who": [f"u{i}" for i in random.integers(0, 60, n)],
+            "ad": [f"ad{i}" for i in ad],
+            "at": 1_700_000_000 + np.arange(n) * 3600,
+            "page": random.choice(["home", "search", "banner"], n, p=[0.5, 0.3, 0.2]),
+            "device": random.choice(["phone", "desk"], n),
+            "price": ad * 1.5,
+            "clicked": (random.random(n) < 0.15 + 0.02 * ad).astype(int),
+        }
+    )
+
+    def run(
+        *arguments: str,
+        spoil: Callable[[pd.DataFrame], pd.DataFrame] = lambda frame: frame,
+        text: str = OWN,
+        **parameters: object,
+    ) -> subprocess.CompletedProcess[str]:
+        (tmp_path / "clicks.yml").write_text(text)
+        content, file = spoil(table.copy()).to_csv(index=False), tmp_path / "raw/clicks.csv"
+        if not file.exists() or file.read_text() != content:  # a raw file written anew counts as another one
+            file.write_text(content)
+        given = {"dataset": "clicks", "raw_folder": tmp_path / "raw", "sample_share": "null", **parameters}
+        flags = ",".join(f"{key}={value}" for key, value in given.items())
+        project = Project(tmp_path / "data")
+        return project.kedro("run", "--env=smoke", *arguments, f"--params={flags}", MULTIDOMAIN_SCHEMAS=str(tmp_path))
+
+    return run
+
+
+def changed(column: str, rows: slice, value: object) -> Callable[[pd.DataFrame], pd.DataFrame]:
+    def spoil(frame: pd.DataFrame) -> pd.DataFrame:
+        frame[column] = frame[column].astype(object)
+        frame.loc[frame.index[rows], column] = value
+        return frame
+
+    return spoil
+
+
+def test_a_log_of_ones_own_needs_a_schema_and_nothing_else(own, tmp_path):
+    assert len(OWN.strip().splitlines()) <= 40
+    succeeded(own("--pipeline=train_star"))
+    metrics = Project(tmp_path / "data").metrics("clicks/page-user_time-full-click")
+    assert set(metrics["domains"]) == {"home", "search", "banner"}
+
+
+def test_three_rows_without_a_user_are_set_apart_and_the_run_goes_on(own, tmp_path):
+    relaxed = OWN + "validation: {max_quarantined: 0.01}\n"
+    succeeded(own("--pipeline=prepare", spoil=changed("who", slice(10, 13), None), text=relaxed))
+    apart = pd.read_parquet(tmp_path / "data/02_intermediate/clicks/quarantine.parquet")
+    assert len(apart) == 3
+    assert len(pd.read_parquet(tmp_path / "data/02_intermediate/clicks/valid/impressions.parquet")) == 2997
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (changed("clicked", slice(0, 150), 2), ["clicked", "150"]),
+        (changed("who", slice(0, 150), None), ["who", "150"]),
+        (changed("price", slice(0, 150), "dear"), ["price", "150", "dear"]),
+        (lambda frame: frame.rename(columns={"device": "devise"}), ["device", "devise"]),
+        (lambda frame: frame.assign(clicked=1), ["label 1", "both classes"]),
+    ],
+)
+def test_a_broken_log_ends_in_one_message_that_names_column_and_rows(own, tmp_path, spoil, words):
+    said = refused(own("--pipeline=prepare", spoil=spoil))
+    for word in words:
+        assert word in said
+    assert not [path for path in (tmp_path / "data").rglob("*") if path.name.endswith(".tmp")]
+    assert not list((tmp_path / "data").rglob("encoded"))
+
+
+def test_a_domain_with_three_rows_joins_the_remainder(own, tmp_path):
+    said = succeeded(own("--pipeline=prepare", spoil=changed("page", slice(5, 8), "popup")))
+    assert "popup (3)" in said
+    domains = pd.read_parquet(tmp_path / "data/03_primary/clicks/page-user_time-full-click/domains.parquet")
+    assert domains.set_index("domain")["rows"]["remainder"] == 3
+
+
+def test_a_schema_edited_between_two_runs_is_prepared_again(own):
+    assert "encode" in done_nodes(succeeded(own("--pipeline=prepare")))
+    again = OWN.replace("length: 5", "length: 3")
+    assert "encode" in done_nodes(succeeded(own("--pipeline=prepare", "--only-missing-outputs", text=again)))
+    assert done_nodes(succeeded(own("--pipeline=prepare", "--only-missing-outputs", text=again))) == []
+
+
+def test_an_unknown_key_in_the_schema_names_file_and_key(own):
+    said = refused(own("--pipeline=prepare", text=OWN.replace("column: page", "colum: page")))
+    assert "clicks.yml: domains.page: 'colum' is not known; did you mean 'column'" in said
+
+
+def test_a_training_killed_in_the_middle_is_taken_up_again(own, tmp_path):
+    succeeded(own("--pipeline=prepare"))
+    project = Project(tmp_path / "data")
+    flags = f"dataset=clicks,raw_folder={tmp_path / 'raw'},sample_share=null,star.training.epochs=60"
+    flags += ",star.training.batch_size=50,star.training.patience=60"
+    command = [*KEDRO, "run", "--env=smoke", "--pipeline=train_star", "--only-missing-outputs", f"--params={flags}"]
+    environment = project.environment(MULTIDOMAIN_SCHEMAS=str(tmp_path))
+    checkpoints = project.data / "06_models/clicks/page-user_time-full-click/star/checkpoints"
+    running = subprocess.Popen(command, cwd=PROJECT, env=environment, stderr=subprocess.DEVNULL, start_new_session=True)
+    try:
+        until = time.monotonic() + 120
+        while not list(checkpoints.glob("epoch-*")) and time.monotonic() < until:
+            time.sleep(0.02)
+    finally:
+        os.killpg(running.pid, signal.SIGKILL)
+        running.wait()
+    assert not (checkpoints.parent / "model").exists()
+    done = subprocess.run(command, cwd=PROJECT, env=environment, capture_output=True, text=True, check=False)
+    assert "Training goes on after epoch" in succeeded(done)
+    history = pd.read_csv(project.data / "08_reporting/clicks/page-user_time-full-click/star/history.csv")
+    assert history.epoch.tolist() == list(range(1, 61))
