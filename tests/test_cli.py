@@ -270,8 +270,8 @@ def test_an_unknown_key_in_the_schema_names_file_and_key(own):
 def test_a_training_killed_in_the_middle_is_taken_up_again(own, tmp_path):
     succeeded(own("--pipeline=prepare"))
     project = Project(tmp_path / "data")
-    flags = f"dataset=clicks,raw_folder={tmp_path / 'raw'},sample_share=null,star.training.epochs=60"
-    flags += ",star.training.batch_size=50,star.training.patience=60"
+    flags = f"dataset=clicks,raw_folder={tmp_path / 'raw'},sample_share=null,star.training.epochs=12"
+    flags += ",star.training.batch_size=50,star.training.patience=12"
     command = [*KEDRO, "run", "--env=smoke", "--pipeline=train_star", "--only-missing-outputs", f"--params={flags}"]
     environment = project.environment(MULTIDOMAIN_SCHEMAS=str(tmp_path))
     checkpoints = project.data / "06_models/clicks/page-user_time-full-click/star/checkpoints"
@@ -287,4 +287,4 @@ def test_a_training_killed_in_the_middle_is_taken_up_again(own, tmp_path):
     done = subprocess.run(command, cwd=PROJECT, env=environment, capture_output=True, text=True, check=False)
     assert "Training goes on after epoch" in succeeded(done)
     history = pd.read_csv(project.data / "08_reporting/clicks/page-user_time-full-click/star/history.csv")
-    assert history.epoch.tolist() == list(range(1, 61))
+    assert history.epoch.tolist() == list(range(1, 13))

@@ -242,3 +242,9 @@ def test_nonsense_anywhere_is_read_or_refused_but_never_crashes(
     folder = tmp_path_factory.mktemp("nonsense")
     with contextlib.suppress(SchemaError, ConfigurationError):
         parse(folder, changed).variant(domain=None)
+
+
+def test_a_key_given_twice_is_refused_with_its_line(tmp_path: Path) -> None:
+    text = yaml.safe_dump(SMALL, sort_keys=False) + "counts: [item]\n"
+    with pytest.raises(SchemaError, match=r"shop.yml is not valid YAML.*'counts' is given twice[\s\S]*line"):
+        parse(tmp_path, text)

@@ -12,17 +12,11 @@ is the default, and ``--params=domain=genre`` picks another. The choices togethe
 
 from __future__ import annotations
 
-import dataclasses
-import hashlib
-import math
 import os
-import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args
-
-import yaml
+from typing import Any, Literal, TypeVar
 
 from .errors import ConfigurationError, SchemaError, unknown_key
 from .inputs import InputSchema as InputSchema  # the models' view of an encoded variant
@@ -37,7 +31,6 @@ SPLITS = ("train", "validation", "test")
 REMAINDER = "remainder"
 UNKNOWN_DOMAIN = "unknown"
 RESERVED = ("impression_id", "user", "item", "group", "timestamp", "domain", "domain_id", "label", "split")
-_NAME = re.compile(r"[a-z0-9][a-z0-9_]*")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -281,7 +274,7 @@ class Variant:
                 name=f"{key}_{what}", column=f"{key}_{what}", owner=key, kind="numerical", type=kind, description=text
             )
             for key in self.counts
-            for what, kind, text in _COUNTS
+            for what, kind, text in COUNTS
         )
 
     @property
@@ -290,7 +283,7 @@ class Variant:
         return self.base_features + self.count_features
 
 
-_COUNTS: tuple[tuple[str, Type, str], ...] = (
+COUNTS: tuple[tuple[str, Type, str], ...] = (
     ("count", "int", "impressions of this key before the impression"),
     ("rate", "float", "smoothed share of positives among the key's earlier impressions"),
 )
@@ -331,267 +324,12 @@ def load(name: str) -> Schema:
 
 def parse(path: Path) -> Schema:
     """Read one schema file; see :func:`load`."""
-    text = path.read_text(encoding="utf-8")
-    try:
-        raw = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise SchemaError(f"{path} is not valid YAML: {error}") from error
-    reader = _Reader(path)
-    reader.section("", raw, required=("source", "files", "roles", "labels", "domains", "features"), allowed=_SECTIONS)
-    schema = reader.schema(raw)
-    _check(schema, reader)
-    return dataclasses.replace(schema, digest=hashlib.sha256(text.encode()).hexdigest()[:16])
+    from .schema_reader import read
+
+    return read(path)
 
 
-# --- reading -----------------------------------------------------------------------------------------------------
-
-_SECTIONS = [
-    "description",
-    "homepage",
-    "licence",
-    "citation",
-    "source",
-    "files",
-    "roles",
-    "labels",
-    "domains",
-    "splits",
-    "features",
-    "history",
-    "counts",
-    "feature_sets",
-    "validation",
-]
-T = TypeVar("T")
 Named = TypeVar("Named", Domain, Split, FeatureSet, Label)
-
-
-class _Reader:
-    """Turns plain YAML into typed objects; every complaint names the file and the key."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def fail(self, where: str, message: str) -> SchemaError:
-        return SchemaError(f"{self.path}: {where + ': ' if where else ''}{message}")
-
-    def section(
-        self, where: str, raw: Any, *, required: Iterable[str] = (), allowed: Iterable[str]
-    ) -> Mapping[str, Any]:
-        if not isinstance(raw, Mapping):
-            raise self.fail(where, f"expected a mapping with keys among {', '.join(allowed)}, got {raw!r}.")
-        for key in raw:
-            if key not in allowed:
-                raise self.fail(where, unknown_key(key, allowed))
-        for key in required:
-            if key not in raw:
-                raise self.fail(where, f"the key '{key}' is missing.")
-        return raw
-
-    def build(self, cls: type[T], where: str, raw: Any, **given: Any) -> T:
-        """An instance of a dataclass from a mapping, every value checked against the field's annotation."""
-        fields = {f.name: f for f in dataclasses.fields(cls) if f.name not in given}  # type: ignore[arg-type]
-        required = [
-            n
-            for n, f in fields.items()
-            if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
-        ]
-        self.section(where, raw, required=required, allowed=fields)
-        values = {key: self.value(f"{where}.{key}", str(fields[key].type), value) for key, value in raw.items()}
-        return cls(**given, **values)
-
-    def value(self, where: str, annotation: str, value: Any) -> Any:
-        if value is None and "None" in annotation:
-            return None
-        if annotation in _LITERALS:
-            if value not in _LITERALS[annotation]:
-                raise self.fail(where, unknown_key(value, _LITERALS[annotation]))
-            return value
-        for kind, (types, name) in _TYPES.items():
-            if annotation.startswith(kind):
-                if not isinstance(value, types) or (kind in ("int", "float") and isinstance(value, bool)):
-                    raise self.fail(where, f"expected {name}, got {value!r}.")
-                if value == "" or (isinstance(value, float) and not math.isfinite(value)):
-                    raise self.fail(where, f"expected {name}, got {value!r}.")
-                self.bound(where, value)
-                return self.elements(where, annotation, value) if kind == "tuple" else value
-        return value
-
-    def elements(self, where: str, annotation: str, values: Any) -> tuple[Any, ...]:
-        """The values of a list, each of the type the annotation ``tuple[type, ...]`` names."""
-        inner = annotation.removeprefix("tuple[").split(",")[0]
-        if inner == "Any":
-            inner = "str | float"
-        kinds = [_TYPES[kind] for kind in inner.split(" | ")]
-        for value in values:
-            fits = any(isinstance(value, types) for types, _ in kinds)
-            odd = value == "" or (inner == "float" and isinstance(value, bool))
-            if not fits or odd or (isinstance(value, float) and not math.isfinite(value)):
-                raise self.fail(where, f"expected a list of {_MANY[inner]}, got {value!r} in it.")
-        return tuple(values)
-
-    def bound(self, where: str, value: Any) -> None:
-        """Hold a number to the smallest and largest value its key can have."""
-        low, high = _BOUNDS.get(where.rsplit(".", 1)[-1], (None, None))
-        if low is not None and isinstance(value, (int, float)) and not low <= value <= (high or math.inf):
-            raise self.fail(where, f"expected {f'{low} to {high}' if high else f'at least {low}'}, got {value}.")
-
-    def mapping(self, where: str, raw: Any) -> dict[str, Any]:
-        """A mapping, or nothing at all, as a dictionary."""
-        if raw is not None and not isinstance(raw, Mapping):
-            raise self.fail(where, f"expected a mapping, got {raw!r}.")
-        return dict(raw or {})
-
-    def named(self, section: str, raw: Any) -> Mapping[str, Any]:
-        if not isinstance(raw, Mapping) or not raw:
-            raise self.fail(section, f"expected a mapping from names to settings with at least one entry, got {raw!r}.")
-        for name in raw:
-            if section != "features" and not _NAME.fullmatch(str(name)):
-                raise self.fail(f"{section}.{name}", "a name here may hold small letters, digits and underscores only.")
-        return {str(name): settings for name, settings in raw.items()}
-
-    def schema(self, raw: Mapping[str, Any]) -> Schema:
-        if not _NAME.fullmatch(self.path.stem):
-            raise self.fail("", "the file's name names the data set: small letters, digits and underscores only.")
-        roles = self.build(Roles, "roles", raw["roles"])
-        if roles.group is None:
-            roles = dataclasses.replace(roles, group=roles.user)
-        features = tuple(self.feature(n, s, roles) for n, s in self.named("features", raw["features"]).items())
-        splits = raw.get("splits") or (
-            {"user_time": {}, "time": {}, "random": {}}
-            if roles.timestamp and roles.user
-            else {"time": {}, "random": {}}
-            if roles.timestamp
-            else {"random": {}}
-        )
-        return Schema(
-            name=self.path.stem,
-            path=self.path,
-            source=self.value("source", "str", raw["source"]),
-            files={n: self.file(f"files.{n}", f) for n, f in self.named("files", raw["files"]).items()},
-            roles=roles,
-            labels=tuple(self.label(n, s) for n, s in self.named("labels", raw["labels"]).items()),
-            domains=tuple(self.domain(n, s) for n, s in self.named("domains", raw["domains"]).items()),
-            splits=tuple(self.split(n, s) for n, s in self.named("splits", splits).items()),
-            features=features,
-            histories=tuple(self.history(n, s) for n, s in self.mapping("history", raw.get("history")).items()),
-            counts=tuple(
-                self.value("counts", "CountKey", key)
-                for key in self.value("counts", "tuple[str, ...]", raw.get("counts") or ())
-            ),
-            feature_sets=tuple(
-                self.build(FeatureSet, f"feature_sets.{n}", s or {}, name=n)
-                for n, s in self.named("feature_sets", raw.get("feature_sets") or _FEATURE_SETS).items()
-            ),
-            validation=self.build(Validation, "validation", raw.get("validation") or {}),
-            **{key: str(raw.get(key) or "") for key in ("description", "homepage", "licence", "citation")},
-        )
-
-    def file(self, where: str, raw: Any) -> RawFile:
-        return self.build(RawFile, where, {"path": raw} if isinstance(raw, str) else raw)
-
-    def label(self, name: str, raw: Any) -> Label:
-        return self.build(Label, f"labels.{name}", {"column": raw} if isinstance(raw, str) else raw, name=name)
-
-    def domain(self, name: str, raw: Any) -> Domain:
-        raw = {"column": raw} if isinstance(raw, str) else dict(self.section(f"domains.{name}", raw, allowed=_DOMAIN))
-        column, cross = raw.pop("column", None), raw.pop("cross", None)
-        if (column is None) == (cross is None):
-            raise self.fail(f"domains.{name}", "give either 'column' (one) or 'cross' (a list of columns).")
-        if cross is not None:
-            columns = self.value(f"domains.{name}.cross", "tuple[str, ...]", cross)
-        else:
-            columns = (self.value(f"domains.{name}.column", "str", column),)
-        if not columns:
-            raise self.fail(f"domains.{name}.cross", "expected at least one column.")
-        domain = self.build(Domain, f"domains.{name}", raw, name=name, columns=columns)
-        if domain.bins and (len(domain.columns) > 1 or list(domain.bins) != sorted(set(domain.bins))):
-            raise self.fail(f"domains.{name}.bins", "bins are ascending edges of one numerical column.")
-        if domain.names and len(domain.names) != len(domain.bins) + 1:
-            raise self.fail(
-                f"domains.{name}.names",
-                f"{len(domain.bins)} edges make {len(domain.bins) + 1} bins, got {len(domain.names)} names.",
-            )
-        return domain
-
-    def split(self, name: str, raw: Any) -> Split:
-        raw = self.mapping(f"splits.{name}", raw)
-        kind = raw.pop("kind", name)
-        self.value(f"splits.{name}.kind", "SplitKind", kind)
-        split = self.build(Split, f"splits.{name}", raw, name=name, kind=kind)
-        shares = split.train + split.validation + split.test
-        if min(split.train, split.validation, split.test) <= 0 or abs(shares - 1) > 1e-9:
-            raise self.fail(
-                f"splits.{name}", f"train, validation and test must be positive and sum to 1, not {shares:g}."
-            )
-        if (kind == "official") != (split.column is not None):
-            raise self.fail(
-                f"splits.{name}",
-                "an official split, and no other, names the 'column' that holds train, validation or test.",
-            )
-        return split
-
-    def feature(self, name: str, raw: Any, roles: Roles) -> Feature:
-        raw = {"owner": raw} if isinstance(raw, str) else self.mapping(f"features.{name}", raw)
-        column = self.value(f"features.{name}.column", "str", raw.pop("column", name))
-        if "owner" not in raw and column in (roles.user, roles.item):
-            raw["owner"] = "user" if column == roles.user else "item"
-        feature = self.build(Feature, f"features.{name}", raw, name=name, column=column)
-        if feature.owner not in ("user", "item", "context"):
-            raise self.fail(f"features.{name}.owner", unknown_key(feature.owner, ("user", "item", "context")))
-        if feature.kind == "numerical" and feature.type == "string":
-            raise self.fail(f"features.{name}.type", "a numerical feature is int or float.")
-        if feature.range is not None and (len(feature.range) != 2 or feature.range[0] > feature.range[1]):
-            raise self.fail(f"features.{name}.range", f"expected [lowest, highest], got {list(feature.range)}.")
-        return feature
-
-    def history(self, name: str, raw: Any) -> History:
-        raw = dict(self.section(f"history.{name}", raw, required=("fields",), allowed=("fields", "length")))
-        fields = self.section(f"history.{name}.fields", raw.pop("fields"), allowed=_Anything())
-        return self.build(
-            History, f"history.{name}", raw, name=name, fields=tuple((str(k), str(v)) for k, v in fields.items())
-        )
-
-
-class _Anything(Sequence[str]):
-    """Every key is allowed: their meaning is checked later."""
-
-    def __contains__(self, key: object) -> bool:
-        return True
-
-    def __len__(self) -> int:
-        return 1
-
-    def __getitem__(self, index: Any) -> Any:
-        return ("any name",)[index]
-
-
-_DOMAIN = ("column", "cross", "bins", "names", "top", "minimum")
-_FEATURE_SETS: Mapping[str, Any] = {"full": {}, "profile": {"history": False, "counts": False}}
-_LITERALS: Mapping[str, tuple[str, ...]] = {
-    "Owner": get_args(Owner),
-    "Kind": get_args(Kind),
-    "Type | None": get_args(Type),
-    "SplitKind": get_args(SplitKind),
-    "CountKey": get_args(CountKey),
-    "Literal['bucket', 'value']": ("bucket", "value"),
-    'Literal["bucket", "value"]': ("bucket", "value"),
-}
-_MANY = {"str": "texts", "float": "numbers", "str | float": "texts or numbers"}
-_BOUNDS: Mapping[str, tuple[int, int | None]] = {
-    **dict.fromkeys(("minimum", "minimum_count", "top", "length", "buckets"), (1, None)),
-    "max_quarantined": (0, 1),
-    "train": (0, 1),
-    "validation": (0, 1),
-    "test": (0, 1),
-}
-_TYPES: Mapping[str, tuple[tuple[type, ...], str]] = {
-    "str": ((str,), "text"),
-    "int": ((int,), "a whole number"),
-    "float": ((int, float), "a number"),
-    "bool": ((bool,), "true or false"),
-    "tuple": ((list, tuple), "a list"),
-}
 
 
 def _choose(schema: Schema, what: str, choices: Sequence[Named], name: str | None) -> Named:
@@ -603,50 +341,3 @@ def _choose(schema: Schema, what: str, choices: Sequence[Named], name: str | Non
     raise ConfigurationError(
         f"{what}={name} of data set '{schema.name}': {unknown_key(name, [c.name for c in choices])}"
     )
-
-
-def _check(schema: Schema, reader: _Reader) -> None:
-    """What no section can see alone."""
-    roles, declared = schema.roles, {f.name for f in schema.features}
-    for name in sorted(declared & set(RESERVED)):
-        hint = f"call it something else and name its column: my_{name}: {{column: {name}}}."
-        raise reader.fail(f"features.{name}", f"the product keeps this name for itself; {hint}")
-    for name in sorted(declared & {f"{key}_{what}" for key in schema.counts for what, _, _ in _COUNTS}):
-        raise reader.fail(
-            f"features.{name}", "'counts' make a feature of this name; call the column's feature something else."
-        )
-    for feature_set in schema.feature_sets:
-        for name in feature_set.features:
-            if name not in declared:
-                raise reader.fail(f"feature_sets.{feature_set.name}.features", unknown_key(name, declared))
-    for owner, role in (("user", roles.user), ("item", roles.item)):
-        if role is None and schema.owned_by(owner):  # type: ignore[arg-type]
-            named = ", ".join(f.name for f in schema.owned_by(owner))  # type: ignore[arg-type]
-            raise reader.fail("features", f"{named} belong to the {owner}, but roles.{owner} names no column.")
-    if roles.timestamp is None:
-        for split in schema.splits:
-            if split.kind in ("user_time", "time"):
-                raise reader.fail(
-                    f"splits.{split.name}", "a split by time needs roles.timestamp; use random or official."
-                )
-        if schema.histories or schema.counts:
-            raise reader.fail(
-                "history" if schema.histories else "counts",
-                "earlier labels need roles.timestamp; this log has no time.",
-            )
-    needs = {"user": roles.user, "item": roles.item, "user_domain": roles.user, "item_domain": roles.item}
-    for key in schema.counts:
-        if key in needs and needs[key] is None:
-            raise reader.fail("counts", f"counts of '{key}' need roles.{key.split('_')[0]}.")
-    if roles.user is None and any(split.kind == "user_time" for split in schema.splits):
-        raise reader.fail("splits", "user_time needs roles.user.")
-    items = {f.name for f in schema.owned_by("item") if f.kind == "categorical"}
-    for history in schema.histories:
-        if roles.user is None or roles.item is None:
-            raise reader.fail(f"history.{history.name}", "a history needs roles.user and roles.item.")
-        for source, candidate in history.fields:
-            for name in (source, candidate):
-                if name not in items:
-                    raise reader.fail(
-                        f"history.{history.name}.fields", "categorical item features only: " + unknown_key(name, items)
-                    )
