@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from kedro.io import DataCatalog
+from kedro.io import DataCatalog, DatasetError
 from kedro.pipeline import Pipeline, node
 from kedro_datasets.json import JSONDataset
 
-from multidomain.errors import ConfigurationError
-from multidomain.hooks import DigestHooks, _check_parameters, digest_file, expected_digests
+from multidomain.errors import ConfigurationError, DataError
+from multidomain.hooks import DigestHooks, ProjectHooks, _check_parameters, digest_file, expected_digests
 
 
 def double(x: int) -> int:
@@ -92,3 +92,14 @@ def test_a_misspelt_parameter_is_refused_with_what_was_meant():
 def test_a_group_given_for_a_single_value_is_refused():
     with pytest.raises(ConfigurationError, match="'seed' is one value"):
         _check_parameters({"seed": {"a": 1}}, DECLARED)
+
+
+def test_a_users_error_is_said_plainly_where_kedro_has_wrapped_it():
+    disk_full = DataError("The disk is full")
+    wrapped = DatasetError("encoded: The disk is full")
+    wrapped.__cause__ = DatasetError("Failed while saving")
+    wrapped.__cause__.__cause__ = disk_full
+    with pytest.raises(DataError) as raised:
+        ProjectHooks().on_pipeline_error(error=wrapped)
+    assert raised.value is disk_full
+    assert ProjectHooks().on_pipeline_error(error=ValueError("a mistake in the code")) is None

@@ -19,7 +19,7 @@ from kedro.pipeline import Pipeline
 from kedro.pipeline.node import Node
 
 from . import schema
-from .errors import ConfigurationError, unknown_key
+from .errors import ConfigurationError, UserError, unknown_key
 from .io.atomic import remove, replacing
 
 logger = logging.getLogger(__name__)
@@ -72,9 +72,14 @@ class ProjectHooks:
         _show_results(pipeline, catalog)
 
     @hook_impl
-    def on_pipeline_error(self) -> None:
-        """Leave the environment as it was."""
+    def on_pipeline_error(self, error: Exception) -> None:
+        """Leave the environment as it was; say a user's error plainly where Kedro has wrapped it in one of its own."""
         self._restore()
+        cause: BaseException | None = error
+        while cause is not None and not isinstance(cause, UserError):
+            cause = cause.__cause__
+        if cause is not None and cause is not error:
+            raise cause from None
 
     def _restore(self) -> None:
         for name, value in self._before.items():

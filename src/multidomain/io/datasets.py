@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kedro.io import AbstractDataset, DatasetError
+from kedro.io import AbstractDataset
 
-from ..errors import DataError, UserError
 from .atomic import replacing
 from .connection import connection
 
@@ -17,20 +15,6 @@ if TYPE_CHECKING:
     import ibis.expr.types as ir
 
     from ..schema import Schema, Variant
-
-
-class SaveError(DataError, DatasetError):
-    """A user's error met while saving. Kedro would wrap any other in a traceback of its own."""
-
-
-@contextmanager
-def _saving(target: Path) -> Iterator[Path]:
-    """A temporary path to write; see :func:`replacing`."""
-    try:
-        with replacing(target) as temporary:
-            yield temporary
-    except UserError as error:
-        raise SaveError(error.message) from error
 
 
 class ParquetTable(AbstractDataset[Any, "ir.Table"]):
@@ -51,7 +35,7 @@ class ParquetTable(AbstractDataset[Any, "ir.Table"]):
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        with _saving(self._filepath) as temporary:
+        with replacing(self._filepath) as temporary:
             if callable(data):
                 data(temporary)
             elif isinstance(data, pd.DataFrame):
@@ -86,7 +70,7 @@ class Folder(AbstractDataset[Callable[[Path], None], Path]):
         return self._filepath
 
     def save(self, data: Callable[[Path], None]) -> None:
-        with _saving(self._filepath) as temporary:
+        with replacing(self._filepath) as temporary:
             temporary.mkdir()
             data(temporary)
 
