@@ -97,7 +97,7 @@ def test_a_run_leaves_metrics_predictions_plots_and_a_champion(movielens):
     assert set(metrics["domains"]) == {"under_25", "25_to_34", "35_and_over"}
     assert 0.6 < metrics["overall"]["auc"] < 0.95
     assert {"roc.png", "calibration.png", "pcoc.png", "report.html"} <= {p.name for p in (reports / "plots").iterdir()}
-    package = json.loads((movielens.data / "06_models" / VARIANT / "star" / "package.json").read_text())
+    package = json.loads((reports / "package.json").read_text())
     assert package["alias"] == "champion"
 
 
@@ -288,3 +288,11 @@ def test_a_training_killed_in_the_middle_is_taken_up_again(own, tmp_path):
     assert "Training goes on after epoch" in succeeded(done)
     history = pd.read_csv(project.data / "08_reporting/clicks/page-user_time-full-click/star/history.csv")
     assert history.epoch.tolist() == list(range(1, 13))
+
+
+def test_the_graph_of_the_project_is_built_with_its_layers_in_order(tmp_path):
+    succeeded(Project(tmp_path).kedro("viz", "build"))
+    graph = json.loads((PROJECT / "build/api/main").read_text())
+    order = ["raw", "intermediate", "primary", "feature", "model_input", "models", "reporting"]
+    assert [layer for layer in graph["layers"] if layer in order] == order
+    assert {"train_star", "train_dnn", "prepare", "predict"} <= {pipeline["id"] for pipeline in graph["pipelines"]}
