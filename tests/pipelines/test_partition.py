@@ -182,3 +182,10 @@ def test_no_user_ever_trains_on_a_row_at_or_after_one_of_their_later_rows(tmp_pa
         by_time = mine.assign(order=mine.split.map(order)).groupby("timestamp").order
         assert by_time.nunique().max() == 1
         assert by_time.first().is_monotonic_increasing
+
+
+def test_where_every_domain_is_too_small_the_remainder_is_the_one_domain(tmp_path):
+    domains = {"page": {"column": "page", "minimum": 1000}}
+    rows = partition(log(), the_schema(tmp_path, domains=domains))
+    assert set(rows.domain) == {"remainder"}
+    assert set(rows.domain_id) == {0}

@@ -45,7 +45,8 @@ def assign(variant: Variant, impressions: ir.Table, users: ir.Table, items: ir.T
     _check_splits(variant, rows)
     known = rows.raw_domain.isin(names)
     others = len(names) if _has_remainder(rows, names) else None
-    ids = ibis.cases(*((rows.raw_domain == name, number) for number, name in enumerate(names)), else_=others)
+    branches = [(rows.raw_domain == name, number) for number, name in enumerate(names)]
+    ids = ibis.cases(*branches, else_=others) if branches else ibis.literal(others)
     return (
         rows.mutate(domain=known.ifelse(rows.raw_domain, REMAINDER), domain_id=ids.cast("int32"))
         .select("impression_id", "user", "item", "group", "timestamp", "domain", "domain_id", "label", "split")
