@@ -10,7 +10,7 @@ for _variable, _value in {
     "FEAST_USAGE": "False",
     "GX_ANALYTICS_ENABLED": "false",
     "OMP_WAIT_POLICY": "PASSIVE",  # a short spin: none halves two threads on a quiet machine, a long one a shared one
-    "GOMP_SPINCOUNT": "1000",
+    "GOMP_SPINCOUNT": "4000",
 }.items():
     os.environ.setdefault(_variable, _value)
 

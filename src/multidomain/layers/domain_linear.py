@@ -12,6 +12,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from .dropout import Dropout
 from .mlp import he_
 
 
@@ -160,7 +161,7 @@ class StarFCN(nn.Module):
             StarLinear(in_features=i, out_features=o, domains=domains, relu=number < last)
             for number, (i, o) in enumerate(pairwise(widths))
         )
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(share=dropout)
 
     def forward(self, x: Tensor, segments: Segments) -> Tensor:
         """(B, in_features) -> (B, out_features), the rows sorted by domain."""

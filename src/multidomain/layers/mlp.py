@@ -8,6 +8,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from .dropout import Dropout
+
 
 def he_(weight: Tensor, fan_in: int, *, relu: bool) -> None:
     """He et al. 2015: variance 2 / fan_in before a ReLU, 1 / fan_in before a linear output."""
@@ -29,7 +31,7 @@ class MLP(nn.Module):
         super().__init__()
         widths = [in_features, *hidden, out_features]
         self.layers = nn.ModuleList(nn.Linear(i, o) for i, o in pairwise(widths))
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(share=dropout)
         for number, layer in enumerate(self.layers, start=1):
             assert isinstance(layer, nn.Linear)
             he_(layer.weight, layer.in_features, relu=number < len(self.layers))
