@@ -11,6 +11,7 @@ Imported by Feast only: nothing else of the package loads it at start.
 from __future__ import annotations
 
 import tempfile
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -261,7 +262,7 @@ class _ViewJoin:
         return f"SELECT {', '.join(selected)} FROM {source.relation} WHERE {' AND '.join(where)}"
 
 
-class _Rows:
+class _Rows(ABC):
     """Feature rows by number, in blocks that can be read alone."""
 
     relation: str
@@ -269,13 +270,16 @@ class _Rows:
     starts: np.ndarray  # the first row number of each block
 
     def register(self, con: duckdb.DuckDBPyConnection) -> None:
-        """Make ``relation`` known to the connection."""
+        """Make ``relation`` known to the connection; one that is a file's path needs nothing."""
+        del con
 
+    @abstractmethod
     def block(self, index: int, columns: list[str]) -> pa.Table:
-        raise NotImplementedError
+        """One block of rows."""
 
+    @abstractmethod
     def types(self, columns: list[str]) -> pa.Schema:
-        raise NotImplementedError
+        """The Arrow types of these columns."""
 
     def gather(self, picked: np.ndarray, columns: list[str]) -> pa.Table:
         """The chosen rows in the order of ``picked`` (N,); -1 gives nulls. Copied a piece at a time."""
