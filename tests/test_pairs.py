@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import yaml
-from conftest import PROJECT
+from places import PROJECT
 
 from multidomain import schema, sources
 from multidomain.inputs import InputSchema
