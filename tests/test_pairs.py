@@ -29,7 +29,7 @@ def test_the_configuration_of_an_architecture_builds_it(name):
     TrainingConfig(**section["training"])
 
 
-@pytest.mark.parametrize("path", DATASETS.glob("*.yml"), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", sorted(DATASETS.glob("*.yml")), ids=lambda path: path.stem)
 def test_every_schema_names_a_source_that_exists_and_where_its_files_come_from(path):
     parsed = schema.parse(path)
     assert parsed.source in sources.names()
