@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import inspect
+
 import pytest
 import torch
 from model_cases import SCHEMA, SMALL, make_batch, take, trained
@@ -8,6 +10,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from multidomain import models
 from multidomain.errors import ConfigurationError
 from multidomain.inputs import InputSchema
+from multidomain.models.base import InputOptions, MultiDomainModel
 
 EVERY = pytest.mark.parametrize("name", models.architectures())
 
@@ -144,4 +147,15 @@ def test_asking_for_the_size_leaves_the_random_numbers_alone():
     through_build = models.build("dnn", SCHEMA, **SMALL)
     torch.manual_seed(3)
     direct = type(through_build)(SCHEMA, **SMALL)
-    assert torch.equal(through_build.embedding.table.weight, direct.embedding.table.weight)
+    assert torch.equal(through_build.inputs.embedding.table.weight, direct.inputs.embedding.table.weight)
+
+
+@EVERY
+def test_every_key_of_the_shared_inputs_is_an_option_with_the_default_of_the_base_class(name):
+    shared = inspect.signature(MultiDomainModel).parameters
+    assert {key: shared[key].default for key in InputOptions.__annotations__}.items() <= models.options(name).items()
+
+
+def test_a_distribution_representation_that_nothing_reads_is_refused():
+    with pytest.raises(ConfigurationError, match=r"'features' is read by nothing .* 'dnn'.*auxiliary: true"):
+        models.build("dnn", SCHEMA, **SMALL, auxiliary=False, distribution="features")

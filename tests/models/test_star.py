@@ -24,7 +24,7 @@ def _by_hand(model: models.MultiDomainModel, z: np.ndarray, p: int) -> float:
         weight = s[f + "domain_weight"][p] * s[f + "weight"]  # Eq. 5
         h = weight.T @ h + s[f + "domain_bias"][p] + s[f + "bias"]  # Eq. 6
         h = np.maximum(h, 0) if number < 2 else h
-    x = np.concatenate([s["auxiliary.domain.weight"][p], z])
+    x = np.concatenate([s["inputs.distribution.domain.weight"][p], z])
     hidden = np.maximum(s["auxiliary.mlp.layers.0.weight"] @ x + s["auxiliary.mlp.layers.0.bias"], 0)
     s_a = s["auxiliary.mlp.layers.1.weight"] @ hidden + s["auxiliary.mlp.layers.1.bias"]
     return (h + s_a).item()  # Eq. 7
@@ -33,7 +33,7 @@ def _by_hand(model: models.MultiDomainModel, z: np.ndarray, p: int) -> float:
 def test_the_logit_is_that_of_equations_4_to_7():
     model = trained("star", steps=20).eval()
     batch = make_batch(12, seed=4)
-    z = model.embedding(batch).z.detach().double().numpy()
+    z = model.inputs(batch).z.detach().double().numpy()
     expected = [_by_hand(model, row, p) for row, p in zip(z, batch.domain.tolist(), strict=True)]
     np.testing.assert_allclose(model(batch).detach(), expected, atol=1e-5)
 

@@ -185,7 +185,7 @@ def test_sparse_tables_have_the_lazy_optimizer_and_the_rest_the_dense_one():
     model = star()
     optimizers = Optimizers(model, config, steps_per_epoch=10)
     (table,) = optimizers.named["embeddings"].param_groups[0]["params"]
-    assert table is model.embedding.table.weight
+    assert table is model.inputs.embedding.table.weight
     assert optimizers.named["embeddings"].param_groups[0]["lr"] == 0.5
     dense = [p for group in optimizers.named["dense"].param_groups for p in group["params"]]
     assert {id(p) for p in [table, *dense]} == {id(p) for p in model.parameters()}

@@ -26,7 +26,7 @@ def test_a_training_of_six_steps_is_evaluated_with_each_domains_own_variance(spl
     model = build("star", split.inputs, hidden=[8])
     assert settle_moments(model, loader(split, 100), epoch=1) == SETTLED - 6
     with torch.no_grad():
-        z = model.eval().embedding(split.batch(slice(None))).z
+        z = model.eval().inputs(split.batch(slice(None))).z
     for domain in range(3):
         rows = z[torch.from_numpy(split.domain == domain)]
         torch.testing.assert_close(model.normalization.running_mean[domain], rows.mean(0), atol=0.02, rtol=0.3)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from .embedding import DomainEmbedding
 from .mlp import MLP
 
 
@@ -17,25 +16,19 @@ class AuxiliaryNetwork(nn.Module):
     """``s_a``: a two-layer network that sees the domain directly; the logit is ``s_m + s_a``.
 
     † z comes before normalization (a normalization per domain would remove the very offsets between domains); 64 hidden
-    units; 1 % of the training rows carry the unknown domain, here alone.
+    units.
 
     Args:
         features: c, the width of z.
-        domains: M.
-        embedding_dim: width of the domain embedding.
+        condition: width of what describes the domain: its embedding (the paper), or another representation.
         hidden: width of the hidden layer.
-        unknown_rate: share of training rows that carry domain M.
     """
 
-    def __init__(
-        self, *, features: int, domains: int, embedding_dim: int, hidden: int = 64, unknown_rate: float = 0.01
-    ) -> None:
+    def __init__(self, *, features: int, condition: int, hidden: int = 64) -> None:
         super().__init__()
-        self.domain = DomainEmbedding(domains=domains, features=embedding_dim, unknown_rate=unknown_rate)
-        self.mlp = MLP(in_features=embedding_dim + features, hidden=[hidden])
+        self.mlp = MLP(in_features=condition + features, hidden=[hidden])
 
-    def forward(self, z: Tensor, domain: Tensor) -> Tensor:
-        """(B, c), (B,) -> s_a (B,)."""
-        x = torch.cat([self.domain(domain), z], dim=1)  # (B, embedding_dim + c)
-        output: Tensor = self.mlp(x)[:, 0]
+    def forward(self, z: Tensor, condition: Tensor) -> Tensor:
+        """(B, c), (B, condition) -> s_a (B,)."""
+        output: Tensor = self.mlp(torch.cat([condition, z], dim=1))[:, 0]
         return output

@@ -170,11 +170,38 @@ class InputEmbedding(nn.Module):
         return Embedded(fields=fields, mask=mask, _table=self.table, _rows=histories)
 
 
-class DomainEmbedding(nn.Module):
-    """A vector per domain and one, slot M, for the unknown domain.
+class KnownDomains(nn.Module):
+    """Domain ids for weights that have a slot per domain and one, slot M, for the unknown domain.
 
     In training a share of the rows is given slot M, so that it is trained. A domain that training never met counts as
     unknown.
+
+    Args:
+        domains: M.
+        unknown_rate: the share of training rows that carry M.
+    """
+
+    seen: Tensor
+
+    def __init__(self, *, domains: int, unknown_rate: float = 0.01) -> None:
+        super().__init__()
+        self.domains = domains
+        self.unknown_rate = unknown_rate
+        self.register_buffer("seen", torch.zeros(domains + 1, dtype=torch.bool))
+
+    def forward(self, domain: Tensor) -> Tensor:
+        """(B,) of 0 … M -> int64 (B,) of 0 … M."""
+        domain = domain.long()
+        if self.training:
+            self.seen.index_fill_(0, domain, True)
+            unknown = torch.rand(domain.shape, device=domain.device) < self.unknown_rate
+        else:
+            unknown = ~self.seen[domain]
+        return domain.masked_fill(unknown, self.domains)
+
+
+class DomainEmbedding(nn.Module):
+    """A vector per domain and one, slot M, for the unknown domain (see :class:`KnownDomains`).
 
     Args:
         domains: M.
@@ -183,21 +210,11 @@ class DomainEmbedding(nn.Module):
         std: standard deviation of the vectors at the start.
     """
 
-    seen: Tensor
-
     def __init__(self, *, domains: int, features: int, unknown_rate: float = 0.01, std: float = 0.05) -> None:
         super().__init__()
-        self.domains = domains
-        self.unknown_rate = unknown_rate
         self.weight = nn.Parameter(torch.empty(domains + 1, features).normal_(std=std))
-        self.register_buffer("seen", torch.zeros(domains + 1, dtype=torch.bool))
+        self.known = KnownDomains(domains=domains, unknown_rate=unknown_rate)
 
     def forward(self, domain: Tensor) -> Tensor:
         """(B,) -> (B, features)."""
-        domain = domain.long()
-        if self.training:
-            self.seen.index_fill_(0, domain, True)
-            unknown = torch.rand(domain.shape, device=domain.device) < self.unknown_rate
-        else:
-            unknown = ~self.seen[domain]
-        return F.embedding(domain.masked_fill(unknown, self.domains), self.weight)
+        return F.embedding(self.known(domain), self.weight)

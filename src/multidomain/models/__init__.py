@@ -44,7 +44,9 @@ def build(name: str, schema: InputSchema, *, max_domain_weight_gib: float = 2.0,
         ConfigurationError: an unknown name, an unknown or impossible option, or domain weights beyond that memory.
     """
     model_class = _checked_class(name, config)
-    _refuse_oversize(name, model_class, schema, config, max_domain_weight_gib)
+    sketch = _sketch(model_class, schema, config)
+    _refuse_oversize(name, sketch, max_domain_weight_gib)
+    _refuse_without_effect(name, sketch, config)
     return model_class(schema, **config)
 
 
@@ -55,10 +57,17 @@ def build_serving(name: str, schema: InputSchema, **config: Any) -> nn.Module:
     """
     import torch
 
-    model_class = _checked_class(name, config)
+    model = _sketch(_checked_class(name, config), schema, config)
     with torch.device("meta"):
-        model = model_class(schema, **config).eval().serving_form()
-    return model.to_empty(device="cpu").eval()
+        return model.eval().serving_form().to_empty(device="cpu").eval()
+
+
+def _sketch(model_class: type[MultiDomainModel], schema: InputSchema, config: dict[str, Any]) -> MultiDomainModel:
+    """The model with its sizes alone: no memory, no random numbers."""
+    import torch
+
+    with torch.device("meta"):
+        return model_class(schema, **config)
 
 
 def _checked_class(name: str, config: dict[str, Any]) -> type[MultiDomainModel]:
@@ -102,27 +111,42 @@ def _model_class(name: str) -> type[MultiDomainModel]:
 
 
 def _keywords(model_class: type[MultiDomainModel]) -> dict[str, inspect.Parameter]:
-    parameters = inspect.signature(model_class).parameters
-    return {key: value for key, value in parameters.items() if value.kind is inspect.Parameter.KEYWORD_ONLY}
+    """The keywords of a class and, behind its ``**inputs``, those of the base class it passes them on to."""
+    from .base import InputOptions, MultiDomainModel
+
+    own, base = (inspect.signature(one).parameters for one in (model_class, MultiDomainModel))
+    passed = {key: base[key] for key in InputOptions.__annotations__}
+    return {key: value for key, value in own.items() if value.kind is inspect.Parameter.KEYWORD_ONLY} | passed
 
 
-def _refuse_oversize(
-    name: str, model_class: type[MultiDomainModel], schema: InputSchema, config: dict[str, Any], limit: float
-) -> None:
-    import torch
-
-    with torch.device("meta"):  # sizes without memory
-        model = model_class(schema, **config)
+def _refuse_oversize(name: str, sketch: MultiDomainModel, limit: float) -> None:
     size = sum(
         tensor.numel() * tensor.element_size()
-        for key, tensor in model.named_parameters()
+        for key, tensor in sketch.named_parameters()
         if key.rpartition(".")[2].startswith("domain_")
     )
     if size > limit * _GIB:
-        each = size / schema.domains / 2**20
+        domains = sketch.schema.domains
+        each = size / domains / 2**20
         raise ConfigurationError(
-            f"The domain weights of '{name}' would take {size / _GIB:.1f} GiB ({schema.domains:,} domains of "
+            f"The domain weights of '{name}' would take {size / _GIB:.1f} GiB ({domains:,} domains of "
             f"{each:.2f} MiB; training needs four times that), more than max_domain_weight_gib = {limit:g}. Keep only "
             f"the {max(int(limit * 2**10 / each), 1):,} largest domains (`top` in the data set's domain), narrow "
             f"`hidden`, or raise the limit."
         )
+
+
+def _refuse_without_effect(name: str, sketch: MultiDomainModel, config: dict[str, Any]) -> None:
+    """A distribution representation that nothing of the model reads would be chosen in vain."""
+    chosen = config.get("distribution")
+    if chosen is None or sketch.inputs.distribution is not None:
+        return
+    readers = []
+    for other in architectures():
+        if _sketch(_model_class(other), sketch.schema, {"auxiliary": False}).inputs.distribution is not None:
+            readers.append(other)
+    models = f" and by {', '.join(readers)}" if readers else ""
+    raise ConfigurationError(
+        f"distribution: '{chosen}' is read by nothing in this configuration of '{name}'. It is read by every "
+        f"auxiliary network (auxiliary: true){models}."
+    )

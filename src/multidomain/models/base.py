@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import TypedDict
 
 import torch
 from torch import Tensor, nn
@@ -11,22 +12,92 @@ from torch import Tensor, nn
 from ..batch import Batch
 from ..errors import ConfigurationError, unknown_key
 from ..inputs import InputSchema
+from ..layers.auxiliary import AuxiliaryNetwork
+from ..layers.distribution import DISTRIBUTIONS
+from ..layers.history import HISTORIES
+from ..layers.inputs import InputLayer, Inputs
+from ..layers.normalization import NORMALIZATIONS
+from ..layers.normalization import normalization as make_normalization
+
+
+class InputOptions(TypedDict, total=False):
+    """The options of :class:`MultiDomainModel` that a subclass passes on as they are."""
+
+    embedding_dim: int
+    history: str
+    distribution: str
+    unknown_rate: float
+    sparse: bool
 
 
 class MultiDomainModel(nn.Module, ABC):
     """Scores impressions of M domains.
 
-    A subclass takes the schema and keywords, the keywords being exactly those of its configuration file. In evaluation
-    the score of a row does not depend on the rows beside it. A tensor whose size grows with the number of domains is
-    called ``domain_…``, so that :func:`multidomain.models.build` can tell what they need before making them.
+    A subclass takes the schema and keywords; its own and those of :class:`InputOptions` are exactly the keys of its
+    configuration file. In evaluation the score of a row does not depend on the rows beside it. A tensor whose size
+    grows with the number of domains is called ``domain_…``, so that :func:`multidomain.models.build` can tell what they
+    need before making them.
 
     Args:
         schema: the inputs.
+        normalization: of z: partitioned, batch, layer or none.
+        embedding_dim: d.
+        history: what makes the history of a row a vector; see :mod:`multidomain.layers.history`.
+        distribution: what describes the distribution of a row; see :mod:`multidomain.layers.distribution`.
+        unknown_rate: share of ids, and of domains, replaced by "unknown" in training.
+        sparse: sparse gradients for the embedding table.
+
+    Attributes:
+        inputs: batch -> fields, z and condition.
+        normalization: ``(z (B, c), domain (B,)) -> (B, c)``.
+        auxiliary: STAR's auxiliary network, or None; made by :meth:`add_auxiliary`.
     """
 
-    def __init__(self, schema: InputSchema) -> None:
+    auxiliary: AuxiliaryNetwork | None
+
+    def __init__(
+        self,
+        schema: InputSchema,
+        *,
+        normalization: str = "none",
+        embedding_dim: int = 16,
+        history: str = "mean",
+        distribution: str = "domain",
+        unknown_rate: float = 0.01,
+        sparse: bool = True,
+    ) -> None:
         super().__init__()
+        check_sizes(embedding_dim=embedding_dim)
+        check_choice("normalization", normalization, NORMALIZATIONS)
+        check_choice("history", history, HISTORIES)
+        check_choice("distribution", distribution, DISTRIBUTIONS)
+        check_shares(unknown_rate=unknown_rate)
+        check_switches(sparse=sparse)
         self.schema = schema
+        self.inputs = InputLayer(
+            schema=schema,
+            embedding_dim=embedding_dim,
+            history=history,
+            distribution=distribution,
+            unknown_rate=unknown_rate,
+            sparse=sparse,
+        )
+        self.normalization = make_normalization(normalization, features=self.inputs.width, domains=schema.domains)
+        self.auxiliary = None
+
+    def add_auxiliary(self, wanted: bool) -> None:
+        """Make the auxiliary network (STAR, section 3.5) if it is wanted: the last step of every constructor."""
+        check_switches(auxiliary=wanted)
+        if wanted:
+            condition = self.inputs.describe_distribution()
+            self.auxiliary = AuxiliaryNetwork(features=self.inputs.width, condition=condition)
+
+    def with_auxiliary(self, logit: Tensor, x: Inputs) -> Tensor:
+        """``s_m + s_a`` (STAR, Eq. 7), or ``s_m`` (B,) itself without auxiliary network: the last step of `forward`."""
+        if self.auxiliary is None:
+            return logit
+        s_a: Tensor = self.auxiliary(x.z, x.condition)  # z before normalization
+        return logit + s_a
 
     @abstractmethod
     def forward(self, batch: Batch) -> Tensor:
@@ -34,7 +105,8 @@ class MultiDomainModel(nn.Module, ABC):
 
     def auxiliary_loss(self) -> Tensor:
         """A scalar to add to the loss of the batch last seen; 0 unless the paper adds one."""
-        return torch.zeros((), device=next(self.parameters()).device)
+        loss = self.inputs.loss
+        return torch.zeros((), device=next(self.parameters()).device) if loss is None else loss
 
     def serving_form(self) -> nn.Module:
         """The network to serve: batch -> logits (B,), the same to 1e-5 in evaluation, perhaps computed faster."""

@@ -11,19 +11,17 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from typing import Unpack
 
 import torch
 from torch import Tensor, nn
 
 from ..batch import Batch
 from ..inputs import InputSchema
-from ..layers.auxiliary import AuxiliaryNetwork
 from ..layers.domain_linear import DomainLinear, Segments, StarFCN
-from ..layers.embedding import InputEmbedding
 from ..layers.mlp import MLP
-from ..layers.normalization import NORMALIZATIONS, NoNorm, PartitionedNorm
-from ..layers.normalization import normalization as make_normalization
-from .base import MultiDomainModel, check_choice, check_shares, check_sizes, check_switches, check_widths
+from ..layers.normalization import NoNorm, PartitionedNorm
+from .base import InputOptions, MultiDomainModel, check_choice, check_shares, check_widths
 
 
 class Star(MultiDomainModel):
@@ -44,62 +42,45 @@ class Star(MultiDomainModel):
 
     Args:
         schema: the inputs.
-        embedding_dim: d.
         hidden: widths of the hidden layers.
         normalization: partitioned (the paper), batch, layer or none (Table 4).
         fcn: star (the paper) or shared: one network for all domains (Table 3).
         auxiliary: whether s_a is added (Figure 6).
         dropout: share of hidden activations dropped in training; not in the paper.
-        unknown_rate: share of ids replaced by "unknown" in training, and of domains in the auxiliary network.
-        sparse: sparse gradients for the embedding table.
+        inputs: see :class:`~multidomain.models.base.MultiDomainModel`.
     """
 
     def __init__(
         self,
         schema: InputSchema,
         *,
-        embedding_dim: int = 16,
         hidden: Sequence[int] = (512, 256, 128, 64, 32, 16),
         normalization: str = "partitioned",
         fcn: str = "star",
         auxiliary: bool = True,
         dropout: float = 0.0,
-        unknown_rate: float = 0.01,
-        sparse: bool = True,
+        **inputs: Unpack[InputOptions],
     ) -> None:
-        super().__init__(schema)
-        check_sizes(embedding_dim=embedding_dim)
+        super().__init__(schema, normalization=normalization, **inputs)
         hidden = check_widths("hidden", hidden)
-        check_choice("normalization", normalization, NORMALIZATIONS)
         check_choice("fcn", fcn, ["star", "shared"])
-        check_shares(dropout=dropout, unknown_rate=unknown_rate)
-        check_switches(auxiliary=auxiliary, sparse=sparse)
-        M = schema.domains
-        self.embedding = InputEmbedding(schema=schema, features=embedding_dim, sparse=sparse, unknown_rate=unknown_rate)
-        c = self.embedding.width
-        self.normalization = make_normalization(normalization, features=c, domains=M)
+        check_shares(dropout=dropout)
+        M, c = schema.domains, self.inputs.width
         self.fcn: StarFCN | MLP
         if fcn == "star":
             self.fcn = StarFCN(in_features=c, hidden=hidden, domains=M, dropout=dropout)
         else:
             self.fcn = MLP(in_features=c, hidden=hidden, dropout=dropout)
-        self.auxiliary = (
-            AuxiliaryNetwork(features=c, domains=M, embedding_dim=embedding_dim, unknown_rate=unknown_rate)
-            if auxiliary
-            else None
-        )
+        self.add_auxiliary(auxiliary)
 
     def forward(self, batch: Batch) -> Tensor:
         """Logits (B,)."""
-        z = self.embedding(batch).z  # §3.2: embeddings shared by all domains, pooled and concatenated  (B, c)
+        x = self.inputs(batch)  # §3.2: embeddings shared by all domains, pooled and concatenated  (B, c)
         segments = Segments.of(batch.domain, self.schema.domains)  # the rows by domain
-        z_p = self.normalization(segments.sort(z), segments.domain)  # Eq. 3-4  (B, c)
+        z_p = self.normalization(segments.sort(x.z), segments.domain)  # Eq. 3-4  (B, c)
         output: Tensor = self.fcn(z_p, segments) if isinstance(self.fcn, StarFCN) else self.fcn(z_p)  # Eq. 5-6  (B, 1)
         s_m = segments.unsort(output)[:, 0]  # (B,)
-        if self.auxiliary is None:
-            return s_m
-        s_a: Tensor = self.auxiliary(z, batch.domain)  # (B,)
-        return s_m + s_a  # Eq. 7; its sigmoid is in the loss
+        return self.with_auxiliary(s_m, x)  # Eq. 7; its sigmoid is in the loss
 
     def serving_form(self) -> nn.Module:
         """W*_p and b*_p computed beforehand (section 4.4); a model with a shared FCN serves as it is."""
@@ -116,14 +97,13 @@ class FoldedStar(nn.Module):
         star: a trained model; its weights are copied.
     """
 
-    auxiliary: AuxiliaryNetwork | None
     layers: Sequence[DomainLinear]
 
     def __init__(self, star: Star) -> None:
         super().__init__()
         assert isinstance(star.fcn, StarFCN)
         self.domains = star.schema.domains
-        self.embedding = copy.deepcopy(star.embedding)
+        self.inputs = copy.deepcopy(star.inputs)
         self.auxiliary = copy.deepcopy(star.auxiliary)
         layers = [layer.star() for layer in star.fcn.layers]  # Eq. 5: W* (M+1, i, o), b* (M+1, o)
         self.normalization: nn.Module = NoNorm()
@@ -136,13 +116,13 @@ class FoldedStar(nn.Module):
 
     def forward(self, batch: Batch) -> Tensor:
         """Logits (B,)."""
-        z = self.embedding(batch).z  # (B, c)
+        x = self.inputs(batch)
         segments = Segments.of(batch.domain, self.domains)
-        h = self.normalization(segments.sort(z), segments.domain)
+        h = self.normalization(segments.sort(x.z), segments.domain)  # (B, c)
         for layer in self.layers[:-1]:
             h = torch.relu(layer.segmented(h, segments))
         s_m = segments.unsort(self.layers[-1].segmented(h, segments))[:, 0]  # (B,)
-        s_a: Tensor | float = 0.0 if self.auxiliary is None else self.auxiliary(z, batch.domain)
+        s_a: Tensor | float = 0.0 if self.auxiliary is None else self.auxiliary(x.z, x.condition)
         return s_m + s_a
 
 
