@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from multidomain.layers.domain_linear import Segments, StarFCN, StarLinear
+from multidomain.layers.domain_linear import DomainMLP, Segments, StarFCN, StarLinear
 
 
 def _layer(domains: int = 3) -> StarLinear:
@@ -122,3 +122,20 @@ def test_the_logit_has_a_sensible_spread_after_seven_layers():
     segments = Segments.of(torch.arange(500) % 2, 2)
     spread = network(torch.randn(500, 100), segments).std().item()
     assert 0.2 < spread < 3
+
+
+def test_a_domain_mlp_is_a_plain_network_per_domain_and_only_domains_present_learn():
+    torch.manual_seed(0)
+    towers = DomainMLP(in_features=3, hidden=[4], domains=2)
+    x, domain = torch.randn(7, 3), torch.tensor([2, 0, 0, 2, 0, 2, 0])
+    segments = Segments.of(domain, 2)
+    output = segments.unsort(towers(segments.sort(x), segments))
+    first, last = towers.layers
+    for row, p in enumerate(domain.tolist()):
+        hidden = torch.relu(x[row] @ first.domain_weight[p] + first.domain_bias[p])
+        torch.testing.assert_close(output[row], hidden @ last.domain_weight[p] + last.domain_bias[p])
+    output.sum().backward()
+    for layer in towers.layers:
+        assert layer.domain_weight.grad[0].any()
+        assert layer.domain_weight.grad[2].any()
+        assert not layer.domain_weight.grad[1].any()

@@ -17,6 +17,15 @@ SCHEMA = InputSchema(
     history={"clicked": "item", "clicked_genre": "genre"},
     history_length=4,
     bags={"genres": "genre"},
+    distribution=("genre",),
+    owners={
+        "user": "user",
+        "item": "item",
+        "genre": "item",
+        "year": "item",
+        "clicked": "user",
+        "clicked_genre": "user",
+    },
 )
 SMALL = {"embedding_dim": 4, "hidden": [16, 8]}
 

@@ -133,6 +133,13 @@ class DomainLinear(nn.Module):
         self.domain_weight = nn.Parameter(weight)
         self.domain_bias = nn.Parameter(bias)
 
+    @classmethod
+    def he(cls, *, in_features: int, out_features: int, domains: int, relu: bool = True) -> DomainLinear:
+        """The start of training: He's weights, zero biases, for each of the M domains and slot M."""
+        weight = torch.empty(domains + 1, in_features, out_features)
+        he_(weight, in_features, relu=relu)
+        return cls(weight=weight, bias=torch.zeros(domains + 1, out_features))
+
     def segmented(self, x: Tensor, segments: Segments) -> Tensor:
         """(B, i) -> (B, o), the rows sorted by domain."""
         return grouped_linear(x, segments, self.domain_weight.unbind(0), self.domain_bias.unbind(0))
@@ -159,6 +166,40 @@ class StarFCN(nn.Module):
         last = len(widths) - 2
         self.layers = nn.ModuleList(  # type: ignore[assignment]
             StarLinear(in_features=i, out_features=o, domains=domains, relu=number < last)
+            for number, (i, o) in enumerate(pairwise(widths))
+        )
+        self.dropout = Dropout(share=dropout)
+
+    def forward(self, x: Tensor, segments: Segments) -> Tensor:
+        """(B, in_features) -> (B, out_features), the rows sorted by domain."""
+        for layer in self.layers[:-1]:
+            x = self.dropout(torch.relu(layer.segmented(x, segments)))
+        return self.layers[-1].segmented(x, segments)
+
+
+class DomainMLP(nn.Module):
+    """A fully-connected network of its own for each domain, and one, slot M, for the unknown domain: towers.
+
+    A row meets the weights of its own domain alone. Give it domain ids that passed
+    :class:`~multidomain.layers.embedding.KnownDomains`, so that slot M is trained.
+
+    Args:
+        in_features: width of the input.
+        hidden: widths of the hidden layers; none makes it a single linear layer per domain.
+        domains: M.
+        out_features: width of the output, which is linear.
+        dropout: share of hidden activations dropped in training.
+    """
+
+    layers: Sequence[DomainLinear]
+
+    def __init__(
+        self, *, in_features: int, hidden: Sequence[int], domains: int, out_features: int = 1, dropout: float = 0.0
+    ) -> None:
+        super().__init__()
+        widths = [in_features, *hidden, out_features]
+        self.layers = nn.ModuleList(  # type: ignore[assignment]
+            DomainLinear.he(in_features=i, out_features=o, domains=domains, relu=number < len(hidden))
             for number, (i, o) in enumerate(pairwise(widths))
         )
         self.dropout = Dropout(share=dropout)

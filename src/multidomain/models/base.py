@@ -108,6 +108,14 @@ class MultiDomainModel(nn.Module, ABC):
         loss = self.inputs.loss
         return torch.zeros((), device=next(self.parameters()).device) if loss is None else loss
 
+    def insights(self, batch: Batch) -> dict[str, Tensor]:  # noqa: ARG002
+        """What the model does with each row of a batch, in evaluation, to be drawn by domain: name -> (B, …).
+
+        Nothing unless the model overrides it. The names that are drawn are those of
+        :mod:`multidomain.evaluation.insights`.
+        """
+        return {}
+
     def serving_form(self) -> nn.Module:
         """The network to serve: batch -> logits (B,), the same to 1e-5 in evaluation, perhaps computed faster."""
         return self
