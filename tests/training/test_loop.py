@@ -51,6 +51,7 @@ class Probe(MultiDomainModel):
 
     def __init__(self, *, loss_breaks_at: int = 0, gradient_breaks_at: int = 0) -> None:
         super().__init__(INPUTS)
+        self.register_buffer("batches", torch.zeros(()))
         self.linear = nn.Linear(1, 1)
         self.unused = nn.Linear(1, 1)
         self.calls, self.loss_breaks_at, self.gradient_breaks_at = 0, loss_breaks_at, gradient_breaks_at
@@ -58,11 +59,15 @@ class Probe(MultiDomainModel):
     def forward(self, batch: Batch) -> torch.Tensor:
         scores = self.linear(batch.numerical)[:, 0]
         self.calls += self.training
+        self.batches += self.training
         if self.training and self.calls == self.loss_breaks_at:
             return scores * float("inf")
         if self.training and self.calls == self.gradient_breaks_at:
             return scores + (self.linear.bias - self.linear.bias.detach()).abs().sqrt()
         return scores
+
+    def diagnostics(self) -> dict[str, float]:
+        return {"batches": self.batches.item()}
 
 
 def test_training_learns(encoded, tmp_path):
@@ -73,6 +78,30 @@ def test_training_learns(encoded, tmp_path):
     assert set(result.history[0]) == {
         "epoch", "train_loss", "validation_loss", "validation_auc", "seconds", "rows_per_second",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("shown", [True, False])
+def test_what_a_model_tells_of_itself_is_logged_and_kept_after_each_epoch(encoded, tmp_path, caplog, shown):
+    def train(model):
+        splits = EncodedSplit(encoded, "train"), EncodedSplit(encoded, "validation")
+        config = TrainingConfig(epochs=2, batch_size=200, patience=None)
+        return fit(model, *splits, config, seed=0, device="cpu", checkpoints=tmp_path, show_progress=shown)
+
+    with caplog.at_level(logging.INFO):
+        history = train(Probe()).history
+    assert [record["batches"] for record in history] == [15, 30]
+    assert next(iter(history[0])) == "epoch"
+    first, second = (record.message for record in caplog.records if record.message.startswith("epoch "))
+    assert first.endswith("batches 15.0000")
+    assert second.endswith("batches 30.0000")
+    assert ("validation_auc" in first) == (not shown)
+
+
+def test_a_resumed_run_keeps_what_the_model_told_before(encoded, tmp_path, monkeypatch):
+    stopped_after(1, encoded, tmp_path, monkeypatch, model=Probe(), epochs=2, patience=None)
+    _, result = trained(encoded, tmp_path, model=Probe(), epochs=2, patience=None)
+    assert result.resumed_epoch == 1
+    assert [record["batches"] for record in result.history] == [15, 30]
 
 
 def test_the_same_seed_gives_the_same_weights_bit_by_bit(encoded, tmp_path):

@@ -116,6 +116,13 @@ class MultiDomainModel(nn.Module, ABC):
         """
         return {}
 
+    def diagnostics(self) -> dict[str, float]:
+        """Numbers about the state of the model worth following over the epochs: name -> value.
+
+        Nothing unless the model overrides it. Training logs them after each epoch and adds them to its history.
+        """
+        return {}
+
     def serving_form(self) -> nn.Module:
         """The network to serve: batch -> logits (B,), the same to 1e-5 in evaluation, perhaps computed faster."""
         return self

@@ -43,7 +43,8 @@ class TrainingResult:
 
     Attributes:
         history: per epoch: epoch (from 1), train_loss (auxiliary loss included), validation_loss (log loss),
-            validation_auc, seconds (validation included), rows_per_second (in training).
+            validation_auc, seconds (validation included), rows_per_second (in training), and what
+            ``model.diagnostics()`` told then.
         best_epoch: the epoch whose weights the model holds now.
         resumed_epoch: the last epoch that a checkpoint contributed; 0 when training began anew.
     """
@@ -173,9 +174,11 @@ class _Run:
             bar.finish(train_loss, area, better)
         numbers = {"train_loss": train_loss, "validation_loss": loss, "validation_auc": area}
         times = {"seconds": time.perf_counter() - start, "rows_per_second": rows / trained}
-        state.history.append({"epoch": epoch, **numbers, **times})
-        if not self.show_progress:
-            logger.info("epoch %d: %s", epoch, ", ".join(f"{key} {value:.4f}" for key, value in numbers.items()))
+        diagnostics = self.model.diagnostics()
+        state.history.append({"epoch": epoch, **numbers, **times, **diagnostics})
+        shown = diagnostics if self.show_progress else numbers | diagnostics  # the bar shows the numbers
+        if shown:
+            logger.info("epoch %d: %s", epoch, ", ".join(f"{key} {value:.4f}" for key, value in shown.items()))
         if better:
             state.best_epoch, state.best_score, state.best_weights = epoch, score, plain_weights(self.model)
 
