@@ -144,6 +144,33 @@ class DomainLinear(nn.Module):
         """(B, i) -> (B, o), the rows sorted by domain."""
         return grouped_linear(x, segments, self.domain_weight.unbind(0), self.domain_bias.unbind(0))
 
+    def every(self, x: Tensor) -> Tensor:
+        """(B, i), or (M+1, B, i) with an input for each domain -> (M+1, B, o): the layers of all domains.
+
+        For equations that mix the domains; one batched product.
+        """
+        x = x.expand(len(self.domain_weight), *x.shape[-2:])
+        return torch.baddbmm(self.domain_bias.unsqueeze(1), x, self.domain_weight)
+
+
+class DomainOutputs(nn.Module):
+    """A shared linear layer whose number of outputs grows with the number of domains.
+
+    Args:
+        in_features: i.
+        out_features: o, such as a number per domain.
+    """
+
+    def __init__(self, *, in_features: int, out_features: int) -> None:
+        super().__init__()
+        self.domain_weight = nn.Parameter(torch.empty(in_features, out_features))
+        self.domain_bias = nn.Parameter(torch.zeros(out_features))
+        he_(self.domain_weight, in_features, relu=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, i) -> (B, o)."""
+        return torch.addmm(self.domain_bias, x, self.domain_weight)
+
 
 class StarFCN(nn.Module):
     """The star topology FCN: Eq. 5-6 in every layer, ReLU on the hidden ones, a linear output.

@@ -1,6 +1,7 @@
 """Mixtures of experts: networks of one shape on the same rows, weighted row by row.
 
 Ma et al. 2018, "Modeling Task Relationships in Multi-task Learning with Multi-gate Mixture-of-Experts", Eq. 5-6.
+Experts of each domain's own: Tang et al. 2020, "Progressive Layered Extraction (PLE)", section 4.1.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from .domain_linear import Segments
 from .dropout import Dropout
 from .mlp import he_
 
@@ -42,6 +44,68 @@ class Experts(nn.Module):
         for weight, bias in zip(self.weights, self.biases, strict=True):
             x = self.dropout(torch.relu(torch.baddbmm(bias, x, weight)))
         return x
+
+
+class _DomainExpertsLayer(nn.Module):
+    """The weights of one layer of :class:`DomainExperts`: (M+1, m, i, o) and (M+1, m, 1, o)."""
+
+    def __init__(self, *, domains: int, experts: int, in_features: int, out_features: int) -> None:
+        super().__init__()
+        self.domain_weight = nn.Parameter(torch.empty(domains + 1, experts, in_features, out_features))
+        self.domain_bias = nn.Parameter(torch.zeros(domains + 1, experts, 1, out_features))
+        he_(self.domain_weight, in_features, relu=True)
+
+
+class DomainExperts(nn.Module):
+    """m experts for each domain and, slot M, for the unknown domain: networks with a ReLU after every layer.
+
+    Args:
+        in_features: c, width of the input.
+        hidden: widths of the layers; the last is h, the width of an expert's output.
+        domains: M.
+        experts: m, the number of experts of each domain.
+        dropout: share of activations dropped in training.
+    """
+
+    layers: Sequence[_DomainExpertsLayer]
+
+    def __init__(
+        self, *, in_features: int, hidden: Sequence[int], domains: int, experts: int, dropout: float = 0.0
+    ) -> None:
+        super().__init__()
+        self.slots, self.experts = domains + 1, experts
+        self.features = hidden[-1] if hidden else in_features
+        self.layers = nn.ModuleList(  # type: ignore[assignment]
+            _DomainExpertsLayer(domains=domains, experts=experts, in_features=i, out_features=o)
+            for i, o in pairwise([in_features, *hidden])
+        )
+        self.dropout = Dropout(share=dropout)
+
+    def every(self, x: Tensor) -> Tensor:
+        """(B, c), or (M+1, B, c) with an input for each domain -> (M+1, m, B, h): the experts of all domains.
+
+        One batched product per layer for all of them.
+        """
+        rows = x.shape[-2]
+        if x.dim() == 3:
+            x = x.unsqueeze(1).expand(-1, self.experts, -1, -1).flatten(0, 1)
+        x = x.expand(self.slots * self.experts, *x.shape[-2:])
+        for layer in self.layers:
+            x = torch.baddbmm(layer.domain_bias.flatten(0, 1), x, layer.domain_weight.flatten(0, 1))
+            x = self.dropout(torch.relu(x))
+        return x.view(self.slots, self.experts, rows, self.features)
+
+    def segmented(self, x: Tensor, segments: Segments) -> Tensor:
+        """(B, c) -> (m, B, h): of each row its own domain's experts alone; rows sorted by domain."""
+        parts = [part.expand(self.experts, *part.shape) for part in x.split_with_sizes(segments.counts)]
+        present = [p for p, part in enumerate(parts) if part.shape[1]]
+        if not present:
+            return x.new_empty(self.experts, 0, self.features)
+        for layer in self.layers:
+            weights, biases = layer.domain_weight.unbind(0), layer.domain_bias.unbind(0)
+            for p in present:
+                parts[p] = self.dropout(torch.relu(torch.baddbmm(biases[p], parts[p], weights[p])))
+        return torch.cat([parts[p] for p in present], dim=1)
 
 
 def mix(gate: Tensor, outputs: Tensor) -> Tensor:

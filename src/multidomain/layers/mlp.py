@@ -1,4 +1,4 @@
-"""A plain fully-connected network."""
+"""Plain fully-connected networks."""
 
 from __future__ import annotations
 
@@ -43,3 +43,33 @@ class MLP(nn.Module):
             x = self.dropout(torch.relu(layer(x)))
         output: Tensor = self.layers[-1](x)
         return output
+
+
+class HiddenLayers(nn.Module):
+    """Linear, ReLU, dropout for each width: what comes before the parts of a network that differ.
+
+    Args:
+        in_features: width of the input.
+        hidden: widths of the layers; none gives the input back.
+        dropout: share of activations dropped in training.
+
+    Attributes:
+        features: width of the output.
+    """
+
+    def __init__(self, *, in_features: int, hidden: Sequence[int], dropout: float = 0.0) -> None:
+        super().__init__()
+        widths = [in_features, *hidden]
+        self.features = widths[-1]
+        self.layers = nn.ModuleList(nn.Linear(i, o) for i, o in pairwise(widths))
+        self.dropout = Dropout(share=dropout)
+        for layer in self.layers:
+            assert isinstance(layer, nn.Linear)
+            he_(layer.weight, layer.in_features, relu=True)
+            nn.init.zeros_(layer.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, in_features) -> (B, features)."""
+        for layer in self.layers:
+            x = self.dropout(torch.relu(layer(x)))
+        return x
