@@ -6,7 +6,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from multidomain.layers.domain_linear import DomainMLP, Segments, StarFCN, StarLinear
+from multidomain.layers.domain_linear import (
+    DomainLinear,
+    DomainMLP,
+    DomainOutputs,
+    Segments,
+    StarFCN,
+    StarLinear,
+)
 
 
 def _layer(domains: int = 3) -> StarLinear:
@@ -139,3 +146,23 @@ def test_a_domain_mlp_is_a_plain_network_per_domain_and_only_domains_present_lea
         assert layer.domain_weight.grad[0].any()
         assert layer.domain_weight.grad[2].any()
         assert not layer.domain_weight.grad[1].any()
+
+
+def test_the_layers_of_all_domains_on_one_input_or_on_one_each():
+    torch.manual_seed(0)
+    layer = DomainLinear(weight=torch.randn(3, 4, 2), bias=torch.randn(3, 2))
+    together, apart = torch.randn(6, 4), torch.randn(3, 6, 4)
+    for p in range(3):
+        weight, bias = layer.domain_weight[p], layer.domain_bias[p]
+        torch.testing.assert_close(layer.every(together)[p], together @ weight + bias)
+        torch.testing.assert_close(layer.every(apart)[p], apart[p] @ weight + bias)
+    own = layer.segmented(together, Segments.of(torch.tensor([0, 0, 1, 1, 2, 2]), 2))
+    torch.testing.assert_close(layer.every(together)[[0, 0, 1, 1, 2, 2], range(6)], own)
+
+
+def test_a_shared_layer_with_an_output_per_domain():
+    torch.manual_seed(0)
+    layer = DomainOutputs(in_features=400, out_features=30)
+    x = torch.randn(200, 400)
+    torch.testing.assert_close(layer(x), x @ layer.domain_weight + layer.domain_bias)
+    assert layer(x).std().item() == pytest.approx(1, abs=0.1)

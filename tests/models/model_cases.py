@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch.nn.functional import binary_cross_entropy_with_logits
+from torch.utils.flop_counter import FlopCounterMode
 
 from multidomain import models
 from multidomain.batch import Batch
@@ -68,3 +69,17 @@ def trained(name: str, steps: int = 5, domains: int = 3, **config) -> models.Mul
         (binary_cross_entropy_with_logits(model(batch), batch.label) + model.auxiliary_loss()).backward()
         optimizer.step()
     return model
+
+
+def with_domain(batch: Batch, p: int) -> Batch:
+    """The same rows, all of them in domain p."""
+    domain = torch.full_like(batch.domain, p)
+    return Batch(batch.categorical, batch.numerical, batch.history, batch.bags, domain, batch.label)
+
+
+def flops(model: models.MultiDomainModel, batch: Batch) -> int:
+    """Floating-point operations of the matrix products of one evaluation: two per weight and row."""
+    model.eval()
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        model(batch)
+    return counter.get_total_flops()

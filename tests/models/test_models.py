@@ -1,18 +1,25 @@
 from __future__ import annotations
 
+import dataclasses
+import importlib
 import inspect
 
 import pytest
 import torch
-from model_cases import SCHEMA, SMALL, make_batch, take, trained
+from model_cases import SCHEMA, SMALL, flops, make_batch, take, trained, with_domain
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from multidomain import models
 from multidomain.errors import ConfigurationError
 from multidomain.inputs import InputSchema
+from multidomain.layers.embedding import DomainEmbedding
 from multidomain.models.base import InputOptions, MultiDomainModel
 
 EVERY = pytest.mark.parametrize("name", models.architectures())
+MIXES_ALL_DOMAINS = {  # by its equations; what it costs then stands in its own tests
+    "cross_stitch": "a unit mixes the activations of the networks of all domains (Eq. 1)",
+    "ple": "below the last level the shared gate mixes the experts of all domains (section 4.2)",
+}
 
 
 def test_the_architectures_are_found_by_their_files():
@@ -159,3 +166,36 @@ def test_every_key_of_the_shared_inputs_is_an_option_with_the_default_of_the_bas
 def test_a_distribution_representation_that_nothing_reads_is_refused():
     with pytest.raises(ConfigurationError, match=r"'features' is read by nothing .* 'dnn'.*auxiliary: true"):
         models.build("dnn", SCHEMA, **SMALL, auxiliary=False, distribution="features")
+
+
+@EVERY
+@pytest.mark.parametrize("p", [0, None])
+def test_the_towers_of_other_domains_are_not_computed(name, p):
+    costs = []
+    for domains in (3, 12):
+        torch.manual_seed(0)
+        model = models.build(name, dataclasses.replace(SCHEMA, domains=domains), **SMALL)
+        model(make_batch(64))  # domains 0 to 2 are known from now on
+        costs.append(flops(model, with_domain(make_batch(16, seed=1), domains if p is None else p)))
+    assert costs[0] > 0
+    if name in MIXES_ALL_DOMAINS:
+        assert costs[1] > costs[0]
+    else:
+        assert costs[1] == costs[0]
+
+
+@EVERY
+def test_there_are_as_many_parameters_as_the_formula_of_its_tests_says(name):
+    model = models.build(name, SCHEMA, **SMALL)
+    without_table = sum(p.numel() for p in model.parameters()) - model.inputs.embedding.table.weight.numel()
+    assert without_table == importlib.import_module(f"test_{name}").expected_parameters(model)
+
+
+@EVERY
+def test_a_weight_that_grows_with_the_number_of_domains_is_called_so(name):
+    few, many = (models.build(name, dataclasses.replace(SCHEMA, domains=domains), **SMALL) for domains in (3, 5))
+    shapes = {key: parameter.shape for key, parameter in few.named_parameters()}
+    for key, parameter in many.named_parameters():
+        module, _, last = key.rpartition(".")
+        vectors = isinstance(many.get_submodule(module), DomainEmbedding)  # one per domain: of no weight
+        assert parameter.shape == shapes.get(key) or last.startswith("domain_") or vectors, key

@@ -12,6 +12,14 @@ from model_cases import SCHEMA, SMALL, make_batch, trained
 from multidomain import models
 
 
+def expected_parameters(model: models.MultiDomainModel) -> int:
+    c, d, M = model.inputs.width, model.inputs.embedding_dim, model.schema.domains
+    normalization = 2 * c + 2 * M * c
+    fcn = (M + 1) * ((c + 1) * 16 + (16 + 1) * 8 + (8 + 1) * 1)
+    auxiliary = (M + 1) * d + (d + c + 1) * 64 + (64 + 1) * 1
+    return normalization + fcn + auxiliary + d * len(model.schema.numerical)
+
+
 def _by_hand(model: models.MultiDomainModel, z: np.ndarray, p: int) -> float:
     """Eq. 4-7 for one row z (c,) of a domain p < M that training met."""
     s = {key: value.detach().double().numpy() for key, value in model.state_dict().items()}

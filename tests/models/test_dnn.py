@@ -1,0 +1,38 @@
+"""The Base model of the STAR paper, evaluated row by row in NumPy."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from by_hand import auxiliary, auxiliary_parameters, batch_normalized, dense, input_parameters, network, state
+from model_cases import SCHEMA, SMALL, make_batch, trained, with_domain
+
+from multidomain import models
+
+
+def expected_parameters(model: models.MultiDomainModel) -> int:
+    return dense(model.inputs.width, 16, 8, 1) + input_parameters(model) + auxiliary_parameters(model)
+
+
+def test_the_logit_is_that_of_one_network_for_all_domains_and_the_auxiliary_network():
+    model = trained("dnn", steps=20).eval()
+    batch = make_batch(12, seed=4)
+    s, z = state(model), model.inputs(batch).z.detach().double().numpy()
+    expected = [
+        network(s, "mlp.layers.", batch_normalized(s, row), linear_output=True).item() + auxiliary(s, row, p)
+        for row, p in zip(z, batch.domain.tolist(), strict=True)
+    ]
+    np.testing.assert_allclose(model(batch).detach(), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_the_domain_counts_through_the_auxiliary_network_alone(wanted):
+    model = trained("dnn", steps=20, auxiliary=wanted).eval()
+    batch = make_batch(12, seed=4)
+    assert torch.equal(model(with_domain(batch, 0)), model(with_domain(batch, 1))) is not wanted
+
+
+def test_it_has_seven_layers():
+    assert len(models.build("dnn", SCHEMA).mlp.layers) == 7
+    assert len(models.build("dnn", SCHEMA, **SMALL).mlp.layers) == 3
