@@ -7,8 +7,8 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from by_hand import auxiliary, auxiliary_parameters, batch_normalized, dense, input_parameters, relu, state
 from model_cases import SCHEMA, SMALL, flops, make_batch, trained, with_domain
+from towers_by_hand import auxiliary, auxiliary_parameters, batch_normalized, dense, input_parameters, relu, state
 
 from multidomain import models
 

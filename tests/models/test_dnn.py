@@ -5,14 +5,17 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from by_hand import auxiliary, auxiliary_parameters, batch_normalized, dense, input_parameters, network, state
 from model_cases import SCHEMA, SMALL, make_batch, trained, with_domain
+from towers_by_hand import auxiliary, batch_normalized, network, state
 
 from multidomain import models
 
 
 def expected_parameters(model: models.MultiDomainModel) -> int:
-    return dense(model.inputs.width, 16, 8, 1) + input_parameters(model) + auxiliary_parameters(model)
+    c, d, M = model.inputs.width, model.inputs.embedding_dim, model.schema.domains
+    network = (c + 1) * 16 + (16 + 1) * 8 + (8 + 1) * 1
+    auxiliary = (M + 1) * d + (d + c + 1) * 64 + (64 + 1) * 1
+    return network + auxiliary + 2 * c + d * len(model.schema.numerical)
 
 
 def test_the_logit_is_that_of_one_network_for_all_domains_and_the_auxiliary_network():

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from by_hand import (
+from model_cases import SCHEMA, SMALL, make_batch, take, trained, with_domain
+from towers_by_hand import (
     auxiliary,
     auxiliary_parameters,
     batch_normalized,
@@ -16,7 +17,6 @@ from by_hand import (
     state,
     tower,
 )
-from model_cases import SCHEMA, SMALL, make_batch, take, trained, with_domain
 
 from multidomain import models
 from multidomain.errors import ConfigurationError

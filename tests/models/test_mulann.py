@@ -5,9 +5,18 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from by_hand import auxiliary, auxiliary_parameters, batch_normalized, dense, input_parameters, network, softmax, state
 from model_cases import SCHEMA, SMALL, make_batch, take, trained, with_domain
 from torch.nn.functional import cross_entropy
+from towers_by_hand import (
+    auxiliary,
+    auxiliary_parameters,
+    batch_normalized,
+    dense,
+    input_parameters,
+    network,
+    softmax,
+    state,
+)
 
 from multidomain import models
 from multidomain.errors import ConfigurationError

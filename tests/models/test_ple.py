@@ -7,8 +7,8 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from by_hand import batch_normalized, dense, input_parameters, relu, softmax, state, tower
 from model_cases import SCHEMA, SMALL, flops, make_batch, trained, with_domain
+from towers_by_hand import batch_normalized, dense, input_parameters, relu, softmax, state, tower
 
 from multidomain import models
 from multidomain.errors import ConfigurationError

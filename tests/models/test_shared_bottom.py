@@ -4,8 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from by_hand import auxiliary, auxiliary_parameters, batch_normalized, dense, input_parameters, network, state, tower
 from model_cases import SCHEMA, SMALL, make_batch, trained, with_domain
+from towers_by_hand import (
+    auxiliary,
+    auxiliary_parameters,
+    batch_normalized,
+    dense,
+    input_parameters,
+    network,
+    state,
+    tower,
+)
 
 from multidomain import models
 
