@@ -275,7 +275,7 @@ def stopped_after(epoch: int, encoded: Path, folder: Path, monkeypatch, **config
             trained(encoded, folder, **config)
 
 
-@pytest.mark.parametrize("name", ["star", "dnn"])
+@pytest.mark.parametrize("name", ["star", "dnn", "hmdn"])
 def test_a_stopped_run_goes_on_to_the_same_weights(encoded, tmp_path, monkeypatch, name):
     def model():
         torch.manual_seed(0)

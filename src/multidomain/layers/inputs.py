@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ..batch import Batch
 from ..inputs import InputSchema
+from .distribution import Distribution
 from .distribution import distribution as make_distribution
 from .embedding import InputEmbedding
 from .history import history as make_history
@@ -65,7 +66,7 @@ class InputLayer(nn.Module):
         self.schema, self.embedding_dim, self.unknown_rate = schema, embedding_dim, unknown_rate
         self.embedding = InputEmbedding(schema=schema, features=embedding_dim, sparse=sparse, unknown_rate=unknown_rate)
         self._distribution_name = distribution
-        self.distribution: nn.Module | None = None
+        self.distribution: Distribution | None = None
         self.history = make_history(history)
 
     @property
@@ -86,20 +87,22 @@ class InputLayer(nn.Module):
                 embedding_dim=self.embedding_dim,
                 unknown_rate=self.unknown_rate,
             )
-        width = self.distribution.features
-        assert isinstance(width, int)
-        return width
+        return self.distribution.features
 
     @property
     def loss(self) -> Tensor | None:
         """What the distribution representation adds to the loss of the batch last seen."""
-        loss = getattr(self.distribution, "loss", None)
-        assert loss is None or isinstance(loss, Tensor)
-        return loss
+        return None if self.distribution is None else self.distribution.loss
+
+    def diagnostics(self) -> dict[str, float]:
+        """What the distribution representation tells of itself after an epoch."""
+        return {} if self.distribution is None else self.distribution.diagnostics()
 
     def forward(self, batch: Batch) -> Inputs:
         """Embed B rows."""
         embedded = self.embedding(batch)
+        if self.distribution is not None:
+            self.distribution.loss = None  # that of another batch, should nobody ask for the condition of this one
 
         def describe() -> Tensor:
             if self.distribution is None:

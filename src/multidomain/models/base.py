@@ -119,9 +119,10 @@ class MultiDomainModel(nn.Module, ABC):
     def diagnostics(self) -> dict[str, float]:
         """Numbers about the state of the model worth following over the epochs: name -> value.
 
-        Nothing unless the model overrides it. Training logs them after each epoch and adds them to its history.
+        Those of the distribution representation, if any, and what the model adds in an override. Training logs them
+        after each epoch and adds them to its history.
         """
-        return {}
+        return self.inputs.diagnostics()
 
     def serving_form(self) -> nn.Module:
         """The network to serve: batch -> logits (B,), the same to 1e-5 in evaluation, perhaps computed faster."""

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from .config import TrainingConfig
 from .embedding_optimizer import LazyAdam
 
-_UNDECAYED = ("bias", "domain_weight", "domain_bias")
+_UNDECAYED = ("bias", "domain_weight", "domain_bias", "codebooks")
 
 
 class Optimizers:
@@ -58,7 +58,11 @@ def sparse_tables(model: nn.Module) -> list[Tensor]:
 
 
 def decays(name: str, parameter: nn.Parameter) -> bool:
-    """Whether weight decay applies: not to biases and normalization, nor to domain factors, which rest at 1, not 0."""
+    """Whether weight decay applies.
+
+    Not to biases and normalization, nor to domain factors, which rest at 1, not 0, nor to codebooks, which learn from
+    their own loss alone.
+    """
     last = name.rpartition(".")[2]
     return parameter.dim() > 1 and last not in _UNDECAYED
 
