@@ -76,11 +76,21 @@ class ResidualQuantizer(nn.Module):
         """
         if x.dim() == 3 and x.shape[1] != self.depth:
             raise ValueError(f"the input has {x.shape[1]} levels, the quantizer {self.depth}")
-        with torch.autocast(x.device.type, enabled=False):
-            x = x.to(self.codebooks.dtype)
-            if self.training and len(x) and not self.seeded:
-                self._seed(x.detach())
-            return self._quantize(x)
+        x = x.to(self.codebooks.dtype)
+        learning = self.training and len(x) > 0
+        if learning and not self.seeded:
+            self._seed(x.detach())
+        inputs, codes = self._levels(x.detach())  # (B, D, z), (B, D)
+        if learning:
+            self._observe(codes, inputs)
+        e = self._embeddings(codes)  # e(c_d)  (B, D, z)
+        straight = x - x.detach()  # 0, with the gradient of x
+        whole, each = (straight.sum(1), straight) if x.dim() == 3 else (straight, straight.unsqueeze(1))
+        to_codes = F.mse_loss(e, inputs, reduction="sum")  # inputs + each is x_b^(d) of Eq. 5
+        to_inputs = F.mse_loss(inputs + each, e.detach(), reduction="sum")
+        loss = (to_codes + self.beta * to_inputs) / max(len(x), 1)  # Eq. 5
+        s_D = e.detach().sum(1)  # Eq. 4  (B, z)
+        return s_D + whole, codes, loss
 
     def perplexity(self) -> Tensor:
         """(D,): how many codes of each level are in use, from 1 to C: the exponential of the entropy of ``shares``."""
@@ -92,56 +102,55 @@ class ResidualQuantizer(nn.Module):
         """Shown in the model's description."""
         return f"codebooks={tuple(self.codebooks.shape)}, beta={self.beta}, restart_after={self.restart_after}"
 
-    def _quantize(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        own = x.unbind(1) if x.dim() == 3 else None  # each level's own input
-        r = x
-        s_D = torch.zeros_like(x[:, 0] if own else x)
-        error = x.new_zeros(())
-        codes, inputs = [], []
-        books = self.codebooks.unbind(0)
+    def _embeddings(self, codes: Tensor) -> Tensor:
+        """(B, D) -> (B, D, z)."""
+        books, size, features = self.codebooks.shape
+        first = size * (torch.arange(self.depth, device=codes.device) % books)  # code of each level, all in one table
+        return F.embedding(codes + first, self.codebooks.view(-1, features))
+
+    @torch.no_grad()
+    def _levels(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The input x_b^(d) of each level (B, D, z), and its code (B, D)."""
+        books, r = self.codebooks.double(), x.double()
+        inputs, codes = [], []
         for level in range(self.depth):
-            codebook = books[level % self.books]  # (C, z)
-            x_d = own[level] if own else r  # x_b^(d) of Eq. 5  (B, z)
-            code = nearest(x_d, codebook)  # Eq. 1  (B,)
-            e = F.embedding(code, codebook)  # (B, z)
-            error = error + (e - x_d.detach()).square().sum() + self.beta * (e.detach() - x_d).square().sum()
-            r = r if own else r - e.detach()  # Eq. 3
-            s_D = s_D + e.detach()  # Eq. 4
+            x_d = r[:, level] if x.dim() == 3 else r  # (B, z)
+            book = books[level % self.books]
+            code = nearest(x_d, book)  # Eq. 1-2  (B,)
+            inputs.append(x_d)
             codes.append(code)
-            inputs.append(x_d.detach())
-        loss = error / max(len(x), 1)  # Eq. 5
-        chosen = torch.stack(codes, dim=1)  # Eq. 2  (B, D)
-        if self.training and len(x):
-            self._observe(chosen, torch.stack(inputs))
-        whole = x.sum(1) if own else x
-        s = s_D + (whole - whole.detach())  # straight through; the bracket is exactly 0
-        return s, chosen, loss
+            if x.dim() == 2:
+                r = r - F.embedding(code, book)  # Eq. 3
+        return torch.stack(inputs, dim=1).to(x.dtype), torch.stack(codes, dim=1)
 
     @torch.no_grad()
     def _seed(self, x: Tensor) -> None:
-        explicit = x.dim() == 3
         r = x
         for book in range(self.books):
-            if explicit:
-                r = x.flatten(0, 1) if self.books == 1 else x[:, book]
             codebook = self.codebooks[book]
+            if x.dim() == 3:
+                r = x.flatten(0, 1) if self.books == 1 else x[:, book]
             codebook.copy_(kmeans(r, codebook, rounds=_SEEDING_ROUNDS))
-            if not explicit:
+            if x.dim() == 2:
                 r = r - codebook[nearest(r, codebook)]
         self.seeded.fill_(True)
 
     @torch.no_grad()
     def _observe(self, codes: Tensor, inputs: Tensor) -> None:
-        """Counts the codes (B, D) of a training batch, and restarts on its inputs (D, B, z) those long unused."""
-        counts = F.one_hot(codes, self.shares.shape[1]).sum(0)  # (D, C)
-        self.shares.lerp_(counts.to(self.shares.dtype) / len(codes), _NEWEST)
-        used = counts.view(-1, self.books, counts.shape[1]).sum(0) > 0  # (D or 1, C)
-        self.idle.add_(1).masked_fill_(used, 0)
+        """Counts the codes (B, D) of a training batch, and restarts on its inputs (B, D, z) those long unused.
+
+        What is restarted has no part in this batch: it can be done before the gradients are.
+        """
+        (B, D), (books, size) = codes.shape, self.idle.shape
+        counts = (codes.unsqueeze(-1) == torch.arange(size, device=codes.device)).sum(0)  # (D, C)
+        self.shares.lerp_(counts.to(self.shares.dtype) / B, _NEWEST)
+        self.idle.add_(1).masked_fill_(counts.view(-1, books, size).sum(0) > 0, 0)
         stale = self.idle >= self.restart_after
-        candidates = inputs.reshape(self.books, -1, inputs.shape[-1])  # those of all levels when the codebook is shared
-        rows = torch.randint(candidates.shape[1], self.idle.shape, device=codes.device)
-        drawn = candidates.gather(1, rows.unsqueeze(-1).expand(-1, -1, inputs.shape[-1]))  # (D or 1, C, z)
-        self.codebooks.copy_(torch.where(stale.unsqueeze(-1), drawn, self.codebooks))
+        rows = torch.randint(B, self.idle.shape, device=codes.device)
+        levels = torch.arange(books, device=codes.device).unsqueeze(1)
+        if books < D:  # a shared codebook has the inputs of all levels
+            levels = torch.randint(D, self.idle.shape, device=codes.device)
+        self.codebooks.copy_(torch.where(stale.unsqueeze(-1), inputs[rows, levels], self.codebooks))
         self.idle.masked_fill_(stale, 0)
 
 
