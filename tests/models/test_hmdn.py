@@ -162,12 +162,6 @@ def test_a_data_set_without_distribution_features_is_described_by_its_domains():
         assert len(model.diagnostics()) == levels
 
 
-def test_the_parameters_are_as_many_as_its_equations_have():
-    model = models.build("hmdn", SCHEMA, **SMALL)
-    table = model.inputs.embedding.table.weight.numel()
-    assert sum(p.numel() for p in model.parameters()) - table == expected_parameters(model)
-
-
 def test_by_default_it_is_the_papers():
     model = models.build("hmdn", SCHEMA)
     assert model.hierarchy.quantizer.codebooks.shape == (6, 16, 32)

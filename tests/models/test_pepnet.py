@@ -118,9 +118,3 @@ def test_the_domain_matters_and_an_unseen_one_is_an_unknown_one():
     ]
     assert torch.equal(scores[0], scores[1])
     assert not torch.allclose(scores[0], scores[2])
-
-
-def test_the_parameters_are_as_many_as_its_equations_have():
-    model = models.build("pepnet", SCHEMA, **SMALL)
-    table = model.inputs.embedding.table.weight.numel()
-    assert sum(p.numel() for p in model.parameters()) - table == expected_parameters(model)
