@@ -14,6 +14,45 @@ from ..inputs import PADDING, UNKNOWN, InputSchema
 
 
 @dataclass(frozen=True)
+class Lookup:
+    """The ids of a batch, "unknown" drawn, and where they lie in a table of all vocabularies: any such table reads it.
+
+    Attributes:
+        ids: (B, N), local to their vocabularies: a column per categorical field, those of each history field and bag.
+        rows: (B, N), the row of each id.
+        lengths: how many of the N columns each field has, 1 for a categorical one.
+    """
+
+    ids: Tensor
+    rows: Tensor
+    lengths: list[int]
+
+    @property
+    def present(self) -> Tensor:
+        """Bool (B, N), False for padding."""
+        return self.ids != PADDING
+
+    def pooled(self, table: nn.Embedding) -> Tensor:
+        """(B, number of fields looked up, width of the table): the mean over the ids present of each field."""
+        batch, columns = self.rows.shape
+        if columns == 0:
+            return table.weight.new_zeros(batch, len(self.lengths), table.embedding_dim)
+        parts = self.present.to(table.weight.dtype).split_with_sizes(self.lengths, 1)
+        weights = torch.cat([part / part.sum(1, keepdim=True).clamp(min=1) for part in parts], dim=1)  # (B, N)
+        starts = torch.tensor([0, *accumulate(self.lengths)][:-1], device=self.rows.device)
+        bags = torch.arange(batch, device=self.rows.device).unsqueeze(1) * columns + starts
+        pooled = F.embedding_bag(
+            self.rows.flatten(),
+            table.weight,
+            bags.flatten(),
+            mode="sum",  # with weights 1/count: a mean whose backward is five times faster than that of mode="mean"
+            per_sample_weights=weights.flatten(),
+            sparse=table.sparse,
+        )
+        return pooled.view(batch, len(self.lengths), table.embedding_dim)
+
+
+@dataclass(frozen=True)
 class Embedded:
     """A batch after the embedding layer.
 
@@ -21,10 +60,12 @@ class Embedded:
         fields: (B, F', d), in the order of :attr:`InputEmbedding.fields`: the categorical fields, each history field
             pooled by mean, each bag pooled by mean, the numerical fields.
         mask: bool (B, T), True where the history holds an event; (B, 0) without history.
+        lookup: the rows of the table that made them.
     """
 
     fields: Tensor
     mask: Tensor
+    lookup: Lookup
     _table: nn.Embedding
     _rows: dict[str, Tensor]
 
@@ -106,15 +147,14 @@ class InputEmbedding(nn.Module):
         )  # (N,): the lookup each column belongs to
         if not ids.is_cuda:
             self._check(ids, lookup)
-        present = ids != PADDING
         if self.training and self.unknown_rate > 0:
             replaced = torch.rand(ids.shape, device=ids.device) < self.unknown_rate
-            ids = ids.masked_fill(replaced & present, UNKNOWN)
-        rows = ids + self.offsets[lookup]
-        fields = self._pool(rows, present, lengths)  # (B, lookups, d)
+            ids = ids.masked_fill(replaced & (ids != PADDING), UNKNOWN)
+        looked_up = Lookup(ids=ids, rows=ids + self.offsets[lookup], lengths=lengths)
+        fields = looked_up.pooled(self.table)  # (B, lookups, d)
         if self._numerical:
             fields = torch.cat([fields, batch.numerical.unsqueeze(-1) * self.numerical_weight], dim=1)
-        return self._embedded(fields, rows, present, lengths)
+        return self._embedded(fields, looked_up)
 
     def _groups(self, batch: Batch) -> list[Tensor]:
         """All ids of the batch: the categorical ones (B, F), then (B, length) for each history field and bag."""
@@ -144,30 +184,13 @@ class InputEmbedding(nn.Module):
             f"its vocabulary has the ids 0 to {int(self.sizes[number]) - 1}"
         )
 
-    def _pool(self, rows: Tensor, present: Tensor, lengths: list[int]) -> Tensor:
-        """(B, number of lookups, d): the mean over the ids present of each field."""
-        batch, columns = rows.shape
-        if columns == 0:
-            return self.table.weight.new_zeros(batch, len(lengths), self.features)
-        parts = present.to(self.table.weight.dtype).split_with_sizes(lengths, 1)
-        weights = torch.cat([part / part.sum(1, keepdim=True).clamp(min=1) for part in parts], dim=1)  # (B, N)
-        starts = torch.tensor([0, *accumulate(lengths)][:-1], device=rows.device)
-        bags = torch.arange(batch, device=rows.device).unsqueeze(1) * columns + starts
-        pooled = F.embedding_bag(
-            rows.flatten(),
-            self.table.weight,
-            bags.flatten(),
-            mode="sum",  # with weights 1/count: a mean whose backward is five times faster than that of mode="mean"
-            per_sample_weights=weights.flatten(),
-            sparse=self.table.sparse,
-        )
-        return pooled.view(batch, len(lengths), self.features)
-
-    def _embedded(self, fields: Tensor, rows: Tensor, present: Tensor, lengths: list[int]) -> Embedded:
+    def _embedded(self, fields: Tensor, lookup: Lookup) -> Embedded:
         first, last = len(self._categorical), len(self._categorical) + len(self._history)
-        histories = dict(zip(self._history, rows.split_with_sizes(lengths, 1)[first:last], strict=True))
-        mask = present.split_with_sizes(lengths, 1)[first] if histories else present[:, :0]
-        return Embedded(fields=fields, mask=mask, _table=self.table, _rows=histories)
+        rows = lookup.rows.split_with_sizes(lookup.lengths, 1)[first:last]
+        histories = dict(zip(self._history, rows, strict=True))
+        present = lookup.present
+        mask = present.split_with_sizes(lookup.lengths, 1)[first] if histories else present[:, :0]
+        return Embedded(fields=fields, mask=mask, lookup=lookup, _table=self.table, _rows=histories)
 
 
 class KnownDomains(nn.Module):

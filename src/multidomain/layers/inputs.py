@@ -12,7 +12,7 @@ from ..batch import Batch
 from ..inputs import InputSchema
 from .distribution import Distribution
 from .distribution import distribution as make_distribution
-from .embedding import InputEmbedding
+from .embedding import InputEmbedding, Lookup
 from .history import history as make_history
 
 
@@ -23,10 +23,12 @@ class Inputs:
     Attributes:
         fields: (B, F', d), in the order of ``InputEmbedding.fields``.
         domain: (B,), 0 … M.
+        lookup: the ids behind the fields, for a second table over them.
     """
 
     fields: Tensor
     domain: Tensor
+    lookup: Lookup
     _describe: Callable[[], Tensor]
 
     @property
@@ -110,4 +112,4 @@ class InputLayer(nn.Module):
             condition: Tensor = self.distribution(batch.domain, embedded.fields)
             return condition
 
-        return Inputs(fields=embedded.fields, domain=batch.domain, _describe=describe)
+        return Inputs(fields=embedded.fields, domain=batch.domain, lookup=embedded.lookup, _describe=describe)
