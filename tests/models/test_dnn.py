@@ -29,6 +29,16 @@ def test_the_logit_is_that_of_one_network_for_all_domains_and_the_auxiliary_netw
     np.testing.assert_allclose(model(batch).detach(), expected, atol=1e-5)
 
 
+def test_training_normalizes_by_the_batch_over_all_domains():
+    torch.manual_seed(0)
+    model = models.build("dnn", SCHEMA, **SMALL, unknown_rate=0.0, auxiliary=False)
+    batch, s = make_batch(40, seed=4), state(model)
+    z = model.inputs(batch).z.detach().double().numpy()
+    normed = (z - z.mean(0)) / np.sqrt(z.var(0) + 1e-5)
+    expected = [network(s, "mlp.layers.", row, linear_output=True).item() for row in normed]
+    np.testing.assert_allclose(model(batch).detach(), expected, atol=1e-4)
+
+
 @pytest.mark.parametrize("wanted", [True, False])
 def test_the_domain_counts_through_the_auxiliary_network_alone(wanted):
     model = trained("dnn", steps=20, auxiliary=wanted).eval()
