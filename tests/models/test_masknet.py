@@ -99,11 +99,14 @@ def test_the_serial_model_has_a_block_per_width_and_the_parallel_one_as_many_as_
     assert parallel.network.layers[0].in_features == 35
 
 
-def test_layer_normalization_keeps_the_start_from_vanishing():
+@pytest.mark.parametrize("structure", ["parallel", "serial"])
+def test_at_the_start_masks_are_almost_one_and_logits_neither_vanish_nor_explode(structure):
     torch.manual_seed(0)
-    for structure in ("parallel", "serial"):
-        model = models.build("masknet", SCHEMA, structure=structure, auxiliary=False)
-        assert 0.1 < model(make_batch(500)).std().item() < 3
+    model = models.build("masknet", SCHEMA, structure=structure, auxiliary=False)
+    batch = make_batch(500)
+    z = model.inputs(batch).z
+    assert all((block.mask(z) - 1).abs().max() < 0.2 for block in model.blocks)
+    assert 0.1 < model(batch).std().item() < 3
 
 
 def test_an_impossible_option_is_an_error():

