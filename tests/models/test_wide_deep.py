@@ -7,9 +7,10 @@ import math
 import numpy as np
 import pytest
 import torch
-from by_hand import auxiliary, first_order, input_parameters, known, network, network_parameters, parameters, weights
+from interactions_by_hand import common_parameters, first_order
 from model_cases import SCHEMA, SMALL, make_batch, trained
 from torch.nn.functional import binary_cross_entropy_with_logits
+from towers_by_hand import auxiliary, dense, network, state
 
 from multidomain import models
 from multidomain.batch import Batch
@@ -24,35 +25,37 @@ CROSSES = [["user", "item"], ["item", "genre", "user"]]
 def expected_parameters(model: models.MultiDomainModel) -> int:
     """A weight per id and per number; the deep network; no crosses."""
     first = sum(model.schema.vocabularies.values()) + len(model.schema.numerical)
-    return input_parameters(model) + first + network_parameters(model.inputs.width, *SMALL["hidden"], 1)
+    return common_parameters(model) + first + dense(model.inputs.width, *SMALL["hidden"], 1)
 
 
 @pytest.mark.parametrize("crosses", [[], CROSSES])
 def test_the_logit_is_that_of_equations_1_to_3(crosses):
     model = trained("wide_deep", steps=20, crosses=crosses).eval()
-    batch, s = make_batch(40, seed=4), weights(model)
+    batch, s = make_batch(40, seed=4), state(model)
     z = model.inputs(batch).z.detach().double().numpy()
     expected, crossed = [], 0
     for row, (a, p) in enumerate(zip(z, batch.domain.tolist(), strict=True)):
-        logit = first_order(model, s, "wide", batch, row) + network(s, "deep", a).item() + auxiliary(s, a, p)
-        if crosses and known(batch.categorical[row].tolist()):  # Eq. 1: 1 for the combination the row has
-            user, item, genre = batch.categorical[row].tolist()
-            table = s["crosses.table.weight"][:, 0]
-            logit += table[user * 20 + item] + table[12 * 20 + (item * 6 + genre) * 12 + user]
+        logit = (
+            first_order(model, s, "wide", batch, row)
+            + network(s, "deep.layers.", a, linear_output=True).item()
+            + auxiliary(s, a, p)
+        )
+        user, item, genre = batch.categorical[row].tolist()
+        if crosses and min(user, item) > 1:  # Eq. 1: 1 for the combination the row has; 0 and 1 are no ids
+            logit += s["crosses.table.weight"][user * 20 + item, 0]
+        if crosses and min(user, item, genre) > 1:
+            logit += s["crosses.table.weight"][12 * 20 + (item * 6 + genre) * 12 + user, 0]
             crossed += 1
-        elif crosses:
-            user, item, genre = batch.categorical[row].tolist()
-            logit += s["crosses.table.weight"][user * 20 + item, 0] if known([user, item]) else 0.0
         expected.append(logit)
     assert crossed > 5 or not crosses
     np.testing.assert_allclose(model(batch).detach(), expected, atol=1e-5)
 
 
-def test_the_number_of_parameters_is_that_of_the_layers():
-    model = models.build("wide_deep", SCHEMA, **SMALL)
-    assert parameters(model) == expected_parameters(model)
+def test_a_cross_takes_a_weight_per_combination_or_per_bucket():
+    plain = models.build("wide_deep", SCHEMA, **SMALL)
     crossed = models.build("wide_deep", SCHEMA, **SMALL, crosses=CROSSES, cross_buckets=500)
-    assert parameters(crossed) == expected_parameters(model) + 12 * 20 + 500
+    sizes = [sum(parameter.numel() for parameter in model.parameters()) for model in (plain, crossed)]
+    assert sizes[1] - sizes[0] == 12 * 20 + 500
 
 
 def test_a_cross_learns_what_no_sum_of_weights_can():
