@@ -25,7 +25,10 @@ def test_the_configuration_of_an_architecture_builds_it(name):
     (heading, section), *others = yaml.safe_load(text).items()
     assert (heading, others) == (name, [])
     assert set(section) == {"model", "training"}
-    build(name, InputSchema(domains=2, vocabularies={"item": 5}, categorical=("item",)), **section["model"])
+    inputs = InputSchema(
+        domains=2, vocabularies={"item": 5}, categorical=("item",), history={"clicked": "item"}, history_length=3
+    )
+    build(name, inputs, **section["model"])
     TrainingConfig(**section["training"])
 
 

@@ -32,6 +32,12 @@ class Lookup:
         """Bool (B, N), False for padding."""
         return self.ids != PADDING
 
+    def without(self, first: int, last: int) -> Lookup:
+        """Less the fields ``first`` to ``last - 1``."""
+        start, end = sum(self.lengths[:first]), sum(self.lengths[:last])
+        ids, rows = (torch.cat([part[:, :start], part[:, end:]], dim=1) for part in (self.ids, self.rows))
+        return Lookup(ids=ids, rows=rows, lengths=self.lengths[:first] + self.lengths[last:])
+
     def pooled(self, table: nn.Embedding) -> Tensor:
         """(B, number of fields looked up, width of the table): the mean over the ids present of each field."""
         batch, columns = self.rows.shape
@@ -58,26 +64,37 @@ class Embedded:
 
     Attributes:
         fields: (B, F', d), in the order of :attr:`InputEmbedding.fields`: the categorical fields, each history field
-            pooled by mean, each bag pooled by mean, the numerical fields.
-        mask: bool (B, T), True where the history holds an event; (B, 0) without history.
-        lookup: the rows of the table that made them.
+            pooled by mean (none if they are not pooled), each bag pooled by mean, the numerical fields.
+        lookup: the rows of the table that made them, and those of the history whether pooled or not.
     """
 
     fields: Tensor
-    mask: Tensor
     lookup: Lookup
     _table: nn.Embedding
     _rows: dict[str, Tensor]
+    _present: dict[str, Tensor]
 
     @property
     def z(self) -> Tensor:
         """(B, c): the fields side by side, c = F'·d."""
         return self.fields.flatten(1)
 
+    @property
+    def mask(self) -> Tensor:
+        """Bool (B, T), True where the history holds an event; (B, 0) without history."""
+        if not self._present:
+            return self.fields.new_zeros(len(self.fields), 0, dtype=torch.bool)
+        return torch.stack(list(self._present.values())).any(dim=0)
+
     def history(self, field: str) -> Tensor:
         """(B, T, d): one history field, event by event, padding zero. Looked up only when asked for."""
         embedded: Tensor = self._table(self._rows[field])
-        return embedded * self.mask.unsqueeze(-1)
+        return embedded * self._present[field].unsqueeze(-1)
+
+    def events(self) -> Tensor:
+        """(B, T, H·d): the H history fields side by side, event by event, padding zero; one lookup for all."""
+        embedded: Tensor = self._table(torch.stack(list(self._rows.values()), dim=2))  # (B, T, H, d)
+        return (embedded * torch.stack(list(self._present.values()), dim=2).unsqueeze(-1)).flatten(2)
 
 
 class InputEmbedding(nn.Module):
@@ -99,17 +116,26 @@ class InputEmbedding(nn.Module):
             those alone.
         unknown_rate: in training, the share of ids replaced by "unknown", so that those rows are trained.
         std: standard deviation of the vectors at the start.
+        pool_history: whether the history fields are pooled by mean; an encoder may want their events alone.
     """
 
     offsets: Tensor
     sizes: Tensor
 
     def __init__(
-        self, *, schema: InputSchema, features: int, sparse: bool = True, unknown_rate: float = 0.01, std: float = 0.01
+        self,
+        *,
+        schema: InputSchema,
+        features: int,
+        sparse: bool = True,
+        unknown_rate: float = 0.01,
+        std: float = 0.01,
+        pool_history: bool = True,
     ) -> None:
         super().__init__()
         self.features = features
         self.unknown_rate = unknown_rate
+        self.pool_history = pool_history
         self.fields = (*schema.categorical, *schema.history, *schema.bags, *schema.numerical)
         self._history = dict(schema.history)
         self._bags = dict(schema.bags)
@@ -129,7 +155,7 @@ class InputEmbedding(nn.Module):
 
     @property
     def width(self) -> int:
-        """c, the width of :attr:`Embedded.z`."""
+        """c, the width of :attr:`Embedded.z` with the history fields."""
         return len(self.fields) * self.features
 
     def forward(self, batch: Batch) -> Embedded:
@@ -151,7 +177,8 @@ class InputEmbedding(nn.Module):
             replaced = torch.rand(ids.shape, device=ids.device) < self.unknown_rate
             ids = ids.masked_fill(replaced & (ids != PADDING), UNKNOWN)
         looked_up = Lookup(ids=ids, rows=ids + self.offsets[lookup], lengths=lengths)
-        fields = looked_up.pooled(self.table)  # (B, lookups, d)
+        pooled = looked_up if self.pool_history else looked_up.without(*self._histories)
+        fields = pooled.pooled(self.table)  # (B, lookups, d)
         if self._numerical:
             fields = torch.cat([fields, batch.numerical.unsqueeze(-1) * self.numerical_weight], dim=1)
         return self._embedded(fields, looked_up)
@@ -184,13 +211,18 @@ class InputEmbedding(nn.Module):
             f"its vocabulary has the ids 0 to {int(self.sizes[number]) - 1}"
         )
 
+    @property
+    def _histories(self) -> tuple[int, int]:
+        """The first history field among the lookups, and the first field behind them."""
+        return len(self._categorical), len(self._categorical) + len(self._history)
+
     def _embedded(self, fields: Tensor, lookup: Lookup) -> Embedded:
-        first, last = len(self._categorical), len(self._categorical) + len(self._history)
-        rows = lookup.rows.split_with_sizes(lookup.lengths, 1)[first:last]
-        histories = dict(zip(self._history, rows, strict=True))
-        present = lookup.present
-        mask = present.split_with_sizes(lookup.lengths, 1)[first] if histories else present[:, :0]
-        return Embedded(fields=fields, mask=mask, lookup=lookup, _table=self.table, _rows=histories)
+        first, last = self._histories
+        of_rows, of_present = (
+            dict(zip(self._history, ids.split_with_sizes(lookup.lengths, 1)[first:last], strict=True))
+            for ids in (lookup.rows, lookup.present)
+        )
+        return Embedded(fields=fields, lookup=lookup, _table=self.table, _rows=of_rows, _present=of_present)
 
 
 class KnownDomains(nn.Module):

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..batch import Batch
 from ..inputs import InputSchema
 from .distribution import Distribution
 from .distribution import distribution as make_distribution
-from .embedding import InputEmbedding, Lookup
-from .history import history as make_history
+from .embedding import Embedded, InputEmbedding, Lookup
+from .history import NAMED, HistoryEncoder, HistoryOptions, candidates
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ class InputLayer(nn.Module):
     Args:
         schema: the inputs.
         embedding_dim: d.
-        history: one of ``HISTORIES``.
+        history: one of ``HISTORIES``, or the options of an encoder.
         distribution: one of ``DISTRIBUTIONS``.
         unknown_rate: share of training ids, and of domains, replaced by "unknown".
         sparse: sparse gradients for the embedding table.
@@ -59,17 +61,32 @@ class InputLayer(nn.Module):
         *,
         schema: InputSchema,
         embedding_dim: int = 16,
-        history: str = "mean",
+        history: str | HistoryOptions = "mean",
         distribution: str = "domain",
         unknown_rate: float = 0.01,
         sparse: bool = True,
     ) -> None:
         super().__init__()
         self.schema, self.embedding_dim, self.unknown_rate = schema, embedding_dim, unknown_rate
-        self.embedding = InputEmbedding(schema=schema, features=embedding_dim, sparse=sparse, unknown_rate=unknown_rate)
+        options = NAMED.get(history) if isinstance(history, str) else history  # None: mean
+        self.embedding = InputEmbedding(
+            schema=schema,
+            features=embedding_dim,
+            sparse=sparse,
+            unknown_rate=unknown_rate,
+            pool_history=options is None,
+        )
         self._distribution_name = distribution
         self.distribution: Distribution | None = None
-        self.history = make_history(history)
+        self.history: HistoryEncoder | None = None
+        if options is not None:
+            self._candidates = _positions(schema)
+            self.history = HistoryEncoder(
+                options=options,
+                features=len(schema.history) * embedding_dim,
+                length=schema.history_length,
+                condition=self.describe_distribution() if options.adaptive else 0,
+            )
 
     @property
     def width(self) -> int:
@@ -105,11 +122,48 @@ class InputLayer(nn.Module):
         embedded = self.embedding(batch)
         if self.distribution is not None:
             self.distribution.loss = None  # that of another batch, should nobody ask for the condition of this one
+        describe = self._describe(batch, embedded)
+        fields = embedded.fields
+        if self.history is not None:
+            s = self.history(*self._past(embedded, describe))  # (B, H·d)
+            s = s.unflatten(1, (len(self.schema.history), self.embedding_dim))
+            first = len(self.schema.categorical)
+            fields = torch.cat([fields[:, :first], s, fields[:, first:]], dim=1)  # where the means would be
+        return Inputs(fields=fields, domain=batch.domain, lookup=embedded.lookup, _describe=describe)
 
+    def insights(self, batch: Batch) -> dict[str, Tensor]:
+        """What the history encoder does with each row; see :meth:`HistoryEncoder.insights`."""
+        if self.history is None:
+            return {}
+        embedded = self.embedding(batch)
+        return self.history.insights(*self._past(embedded, self._describe(batch, embedded)))
+
+    def _describe(self, batch: Batch, embedded: Embedded) -> Callable[[], Tensor]:
+        """The distribution representation of a batch, made when first called: its networks and the history share it.
+
+        It is given fields of which the categorical ones come first; those of the history are among them if pooled.
+        """
+
+        @cache
         def describe() -> Tensor:
             if self.distribution is None:
                 raise RuntimeError("call describe_distribution() when the network is made, to read `condition`")
             condition: Tensor = self.distribution(batch.domain, embedded.fields)
             return condition
 
-        return Inputs(fields=embedded.fields, domain=batch.domain, lookup=embedded.lookup, _describe=describe)
+        return describe
+
+    def _past(self, embedded: Embedded, describe: Callable[[], Tensor]) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+        """E_S (B, T, H·d), E_Q (B, H·d), the mask (B, T) and, where it is read, E_D (B, d_D)."""
+        assert self.history is not None
+        fields = embedded.fields
+        if None in self._candidates:
+            fields = F.pad(fields, (0, 0, 0, 1))  # a field of zeros, the last
+        e_q = fields[:, [-1 if at is None else at for at in self._candidates]].flatten(1)
+        return embedded.events(), e_q, embedded.mask, describe() if self.history.adaptive else None
+
+
+def _positions(schema: InputSchema) -> list[int | None]:
+    """Where among the fields, the pooled history left out, the candidate of each history field is."""
+    fields = (*schema.categorical, *schema.bags)
+    return [None if name is None else fields.index(name) for name in candidates(schema).values()]

@@ -111,12 +111,16 @@ def _model_class(name: str) -> type[MultiDomainModel]:
 
 
 def _keywords(model_class: type[MultiDomainModel]) -> dict[str, inspect.Parameter]:
-    """The keywords of a class and, behind its ``**inputs``, those of the base class it passes them on to."""
+    """The keywords of a class and, behind its ``**inputs``, those of the base class it passes them on to.
+
+    A class that names one of these itself, for another default, has its own.
+    """
     from .base import InputOptions, MultiDomainModel
 
     own, base = (inspect.signature(one).parameters for one in (model_class, MultiDomainModel))
     passed = {key: base[key] for key in InputOptions.__annotations__}
-    return {key: value for key, value in own.items() if value.kind is inspect.Parameter.KEYWORD_ONLY} | passed
+    named = {key: value for key, value in own.items() if value.kind is inspect.Parameter.KEYWORD_ONLY}
+    return named | {key: value for key, value in passed.items() if key not in named}
 
 
 def _refuse_oversize(name: str, sketch: MultiDomainModel, limit: float) -> None:
@@ -141,12 +145,16 @@ def _refuse_without_effect(name: str, sketch: MultiDomainModel, config: dict[str
     chosen = config.get("distribution")
     if chosen is None or sketch.inputs.distribution is not None:
         return
-    readers = []
-    for other in architectures():
-        if _sketch(_model_class(other), sketch.schema, {"auxiliary": False}).inputs.distribution is not None:
-            readers.append(other)
+    readers = [other for other in architectures() if _reads_distribution(other, sketch.schema)]
     models = f" and by {', '.join(readers)}" if readers else ""
     raise ConfigurationError(
         f"distribution: '{chosen}' is read by nothing in this configuration of '{name}'. It is read by every "
-        f"auxiliary network (auxiliary: true){models}."
+        f"auxiliary network (auxiliary: true), by the histories ads_din, ads_mha and ads_can{models}."
     )
+
+
+def _reads_distribution(name: str, schema: InputSchema) -> bool:
+    try:
+        return _sketch(_model_class(name), schema, {"auxiliary": False}).inputs.distribution is not None
+    except ConfigurationError:  # not with these inputs
+        return False

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TypedDict
 
 import torch
@@ -14,20 +14,25 @@ from ..errors import ConfigurationError, unknown_key
 from ..inputs import InputSchema
 from ..layers.auxiliary import AuxiliaryNetwork
 from ..layers.distribution import DISTRIBUTIONS
-from ..layers.history import HISTORIES
+from ..layers.history import ATTENTIONS, HISTORIES, HistoryOptions, why_not
 from ..layers.inputs import InputLayer, Inputs
 from ..layers.normalization import NORMALIZATIONS
 from ..layers.normalization import normalization as make_normalization
 
 
-class InputOptions(TypedDict, total=False):
-    """The options of :class:`MultiDomainModel` that a subclass passes on as they are."""
+class TableOptions(TypedDict, total=False):
+    """The options of :class:`MultiDomainModel` that no subclass has an opinion on."""
 
     embedding_dim: int
-    history: str
-    distribution: str
     unknown_rate: float
     sparse: bool
+
+
+class InputOptions(TableOptions, total=False):
+    """The options of :class:`MultiDomainModel` that a subclass passes on as they are."""
+
+    history: str | HistoryOptions
+    distribution: str
 
 
 class MultiDomainModel(nn.Module, ABC):
@@ -42,7 +47,8 @@ class MultiDomainModel(nn.Module, ABC):
         schema: the inputs.
         normalization: of z: partitioned, batch, layer or none.
         embedding_dim: d.
-        history: what makes the history of a row a vector; see :mod:`multidomain.layers.history`.
+        history: what makes the history of a row a vector; see :mod:`multidomain.layers.history`. A name, or the
+            options themselves.
         distribution: what describes the distribution of a row; see :mod:`multidomain.layers.distribution`.
         unknown_rate: share of ids, and of domains, replaced by "unknown" in training.
         sparse: sparse gradients for the embedding table.
@@ -61,7 +67,7 @@ class MultiDomainModel(nn.Module, ABC):
         *,
         normalization: str = "none",
         embedding_dim: int = 16,
-        history: str = "mean",
+        history: str | HistoryOptions = "mean",
         distribution: str = "domain",
         unknown_rate: float = 0.01,
         sparse: bool = True,
@@ -69,7 +75,7 @@ class MultiDomainModel(nn.Module, ABC):
         super().__init__()
         check_sizes(embedding_dim=embedding_dim)
         check_choice("normalization", normalization, NORMALIZATIONS)
-        check_choice("history", history, HISTORIES)
+        check_history(schema, history)
         check_choice("distribution", distribution, DISTRIBUTIONS)
         check_shares(unknown_rate=unknown_rate)
         check_switches(sparse=sparse)
@@ -129,6 +135,37 @@ class MultiDomainModel(nn.Module, ABC):
         return self
 
 
+def check_history(schema: InputSchema, history: str | HistoryOptions) -> None:
+    """Raise ConfigurationError unless these inputs can be encoded that way."""
+    if isinstance(history, str):
+        check_choice("history", history, HISTORIES)
+    else:
+        check_choice("history", history.kind, ATTENTIONS)
+        sizes = ("items_per_chunk", "hidden", "heads", "attention_dim", "orders")
+        check_sizes(**{key: getattr(history, key) for key in sizes})
+        if not check_widths("micro", history.micro):
+            raise ConfigurationError("micro must have at least one layer, such as [8, 4], got []")
+        check_switches(psrg=history.psrg, pcrg=history.pcrg, softmax=history.softmax)
+        check_positive(eta=history.eta)
+    reason = why_not(schema)
+    if history != "mean" and reason is not None:
+        kind = f"history: '{history}'" if isinstance(history, str) else f"The attention '{history.kind}'"
+        raise ConfigurationError(
+            f"{kind} compares the events of a history with the candidate, but {reason}. With these inputs an "
+            "architecture that pools the history by mean is possible (history: mean)."
+        )
+
+
+def check_own_history(inputs: Mapping[str, object]) -> None:
+    """Raise ConfigurationError if a history encoder is chosen for an architecture that *is* one."""
+    if "history" in inputs:
+        raise ConfigurationError(
+            f"history: '{inputs['history']}' is not for this architecture, which is a history encoder itself. Leave "
+            f"`history` out, or take an architecture that has none of its own, such as dnn, with one of: "
+            f"{', '.join(HISTORIES)}."
+        )
+
+
 def check_choice(key: str, value: str, allowed: Sequence[str]) -> None:
     """Raise ConfigurationError unless the value of ``key`` is one of those allowed."""
     if value not in allowed:
@@ -140,6 +177,13 @@ def check_sizes(**sizes: int) -> None:
     for key, size in sizes.items():
         if isinstance(size, bool) or not isinstance(size, int) or size < 1:
             raise ConfigurationError(f"{key} must be a whole number of at least 1, got {size!r}")
+
+
+def check_positive(**values: float) -> None:
+    """Raise ConfigurationError unless every value is a number above 0."""
+    for key, value in values.items():
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < float("inf"):
+            raise ConfigurationError(f"{key} must be a number above 0, got {value!r}")
 
 
 def check_widths(key: str, widths: Sequence[int]) -> tuple[int, ...]:
