@@ -249,3 +249,17 @@ def test_a_history_without_any_candidate_field_is_refused_by_name(name):
 def test_an_unknown_name_is_an_error_that_names_the_nearest():
     with pytest.raises(ConfigurationError, match=r"history: 'ads_dim' is not known; did you mean 'ads_din'.*mha"):
         models.build("dnn", SCHEMA, history="ads_dim")
+
+
+@ENCODED
+def test_half_precision_changes_little(name):
+    torch.manual_seed(0)
+    model = DNN(SCHEMA, hidden=[8], history=name, sparse=False, unknown_rate=0.0, normalization="none")
+    torch.nn.init.normal_(model.inputs.embedding.table.weight)
+    exact = model(make_batch())
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        half = model(make_batch())
+    torch.testing.assert_close(half.float(), exact, atol=0.05, rtol=0.05)
+    half.sum().backward()
+    gradients = [p.grad for p in model.inputs.history.parameters()]
+    assert all(torch.isfinite(gradient).all() for gradient in gradients)
