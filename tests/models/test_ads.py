@@ -123,7 +123,7 @@ def test_its_history_is_its_own():
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ({"backbone": "dien"}, "history: 'dien' is not known; did you mean 'din'"),
+        ({"backbone": "dien"}, "backbone: 'dien' is not known; did you mean 'din'"),
         ({"items_per_chunk": 0}, "items_per_chunk must be a whole number of at least 1"),
         ({"eta": -1}, "eta must be a number above 0"),
         ({"pcrg": "no"}, "pcrg must be true or false"),

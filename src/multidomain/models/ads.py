@@ -17,9 +17,9 @@ from torch import Tensor
 from ..batch import Batch
 from ..inputs import InputSchema
 from ..layers.adaptive import QueryGenerator, SequenceGenerator
-from ..layers.history import HistoryOptions
+from ..layers.history import ATTENTIONS, HistoryOptions
 from ..layers.mlp import MLP
-from .base import MultiDomainModel, TableOptions, check_own_history, check_shares, check_widths
+from .base import MultiDomainModel, TableOptions, check_choice, check_own_history, check_shares, check_widths
 
 __all__ = ["ADS", "QueryGenerator", "SequenceGenerator"]
 
@@ -83,6 +83,7 @@ class ADS(MultiDomainModel):
         **inputs: Unpack[TableOptions],
     ) -> None:
         check_own_history(inputs)
+        check_choice("backbone", backbone, ATTENTIONS)
         history = HistoryOptions(
             kind=backbone,
             psrg=psrg,
