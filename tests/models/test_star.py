@@ -140,11 +140,25 @@ def test_the_served_form_holds_the_product_of_the_weights_and_no_normalization()
     model = trained("star", steps=20).eval()
     served = model.serving_form()
     layer = model.fcn.layers[1]
-    torch.testing.assert_close(served.layers[1].domain_weight[:3], layer.domain_weight * layer.weight)
-    assert torch.equal(served.layers[1].domain_weight[3], layer.weight)
+    torch.testing.assert_close(served.fcn.layers[1].domain_weight[:3], layer.domain_weight * layer.weight)
+    assert torch.equal(served.fcn.layers[1].domain_weight[3], layer.weight)
     assert not any("running" in key for key in served.state_dict())
     before = served(make_batch(5))
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.zero_()
     assert torch.equal(served(make_batch(5)), before)  # it holds weights of its own
+
+
+def test_the_distance_from_the_centre_is_the_root_mean_square_of_what_a_domain_changed():
+    model = models.build("star", SCHEMA, **SMALL).eval()
+    batch = make_batch(30, domains=4)
+    assert not model.insights(batch)["distance_from_centre"].any()
+    with torch.no_grad():
+        model.fcn.layers[2].domain_weight[1] = 1 + torch.tensor([3.0, 4.0, 0, 0, 0, 0, 0, 0]).reshape(8, 1)
+    found = model.insights(batch)["distance_from_centre"]
+    assert found.shape == (30, 3)
+    expected = torch.where(batch.domain == 1, 5 / 8**0.5, 0.0)
+    torch.testing.assert_close(found[:, 2], expected)
+    assert not found[:, :2].any()
+    assert models.build("star", SCHEMA, **SMALL, fcn="shared").insights(batch) == {}

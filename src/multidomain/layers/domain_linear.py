@@ -204,6 +204,41 @@ class StarFCN(nn.Module):
         return self.layers[-1].segmented(x, segments)
 
 
+class FoldedFCN(nn.Module):
+    """A :class:`StarFCN` as it is served: ``W*_p`` and ``b*_p`` computed once (STAR, section 4.4).
+
+    An affine map of the input, such as a normalization in evaluation, is folded into the first layer:
+    ``W*_pᵀ (scale_p x + shift_p) + b*_p``. Folding is done in double precision.
+
+    Args:
+        fcn: a trained network; its weights are copied.
+        affine: scale and shift, each (M+1, in_features), in double precision; or None.
+    """
+
+    layers: Sequence[DomainLinear]
+
+    def __init__(self, fcn: StarFCN, affine: tuple[Tensor, Tensor] | None = None) -> None:
+        super().__init__()
+        layers = [layer.star() for layer in fcn.layers]  # Eq. 5: W* (M+1, i, o), b* (M+1, o)
+        if affine is not None:
+            layers[0] = _fold(*affine, *layers[0])
+        folded = [DomainLinear(weight=weight.detach(), bias=bias.detach()) for weight, bias in layers]
+        self.layers = nn.ModuleList(folded)  # type: ignore[assignment]
+
+    def forward(self, x: Tensor, segments: Segments) -> Tensor:
+        """(B, in_features) -> (B, out_features), the rows sorted by domain."""
+        for layer in self.layers[:-1]:
+            x = torch.relu(layer.segmented(x, segments))
+        return self.layers[-1].segmented(x, segments)
+
+
+def _fold(scale: Tensor, shift: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+    """The first layer applied to ``scale x + shift``: scale and shift (M+1, i), weight (M+1, i, o), bias (M+1, o)."""
+    exact = weight.double()
+    folded = exact * scale.unsqueeze(-1)
+    return folded.to(weight.dtype), (bias.double() + torch.einsum("mi,mio->mo", shift, exact)).to(bias.dtype)
+
+
 class DomainMLP(nn.Module):
     """A fully-connected network of its own for each domain, and one, slot M, for the unknown domain: towers.
 

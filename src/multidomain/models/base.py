@@ -122,6 +122,10 @@ class MultiDomainModel(nn.Module, ABC):
         """
         return {}
 
+    def insight_labels(self) -> dict[str, Sequence[str]]:
+        """What stands along the last axis of an insight, where that has names, such as fields: insight -> names."""
+        return {}
+
     def diagnostics(self) -> dict[str, float]:
         """Numbers about the state of the model worth following over the epochs: name -> value.
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from ..batch import Batch
 from ..inputs import InputSchema
-from ..layers.domain_linear import DomainLinear, Segments, StarFCN
+from ..layers.domain_linear import FoldedFCN, Segments, StarFCN
 from ..layers.mlp import MLP
 from ..layers.normalization import NoNorm, PartitionedNorm
 from .base import InputOptions, MultiDomainModel, check_choice, check_shares, check_widths
@@ -86,18 +86,32 @@ class Star(MultiDomainModel):
         """W*_p and b*_p computed beforehand (section 4.4); a model with a shared FCN serves as it is."""
         return FoldedStar(self).eval() if isinstance(self.fcn, StarFCN) else self
 
+    def insights(self, batch: Batch) -> dict[str, Tensor]:
+        """``distance_from_centre`` (B, layers): ``||W_p - 1||`` of the row's domain, over the root of its size.
+
+        The root mean square of what the domain changed of the shared weights, as a share of them.
+        """
+        if not isinstance(self.fcn, StarFCN):
+            return {}
+        distances = torch.stack([_distance(layer.domain_weight) for layer in self.fcn.layers], dim=1)  # (M+1, layers)
+        return {"distance_from_centre": distances[batch.domain.long()]}
+
+
+def _distance(weight: Tensor) -> Tensor:
+    """Root mean square of ``W_p - 1`` for each domain and, last, the unknown one, which is the centre: (M+1,)."""
+    own = torch.stack([(private - 1).square().mean().sqrt() for private in weight.detach()])
+    return torch.cat([own, own.new_zeros(1)])
+
 
 class FoldedStar(nn.Module):
     """STAR as it is served: a plain network per domain, and one for the unknown domain (section 4.4).
 
-    ``W*_p`` and ``b*_p`` are computed once. Partitioned normalization in evaluation is ``scale_p z + shift_p``, so it
-    is folded into the first layer: ``W*_pᵀ (scale_p z + shift_p) + b*_p``. Folding is done in double precision.
+    ``W*_p`` and ``b*_p`` are computed once; partitioned normalization, in evaluation ``scale_p z + shift_p``, is folded
+    into the first layer.
 
     Args:
         star: a trained model; its weights are copied.
     """
-
-    layers: Sequence[DomainLinear]
 
     def __init__(self, star: Star) -> None:
         super().__init__()
@@ -105,29 +119,18 @@ class FoldedStar(nn.Module):
         self.domains = star.schema.domains
         self.inputs = copy.deepcopy(star.inputs)
         self.auxiliary = copy.deepcopy(star.auxiliary)
-        layers = [layer.star() for layer in star.fcn.layers]  # Eq. 5: W* (M+1, i, o), b* (M+1, o)
-        self.normalization: nn.Module = NoNorm()
         if isinstance(star.normalization, PartitionedNorm):
-            layers[0] = _fold(*star.normalization.affine(), *layers[0])
+            self.normalization: nn.Module = NoNorm()
+            self.fcn = FoldedFCN(star.fcn, star.normalization.affine())
         else:
             self.normalization = copy.deepcopy(star.normalization)
-        folded = [DomainLinear(weight=weight.detach(), bias=bias.detach()) for weight, bias in layers]
-        self.layers = nn.ModuleList(folded)  # type: ignore[assignment]
+            self.fcn = FoldedFCN(star.fcn)
 
     def forward(self, batch: Batch) -> Tensor:
         """Logits (B,)."""
         x = self.inputs(batch)
         segments = Segments.of(batch.domain, self.domains)
-        h = self.normalization(segments.sort(x.z), segments.domain)  # (B, c)
-        for layer in self.layers[:-1]:
-            h = torch.relu(layer.segmented(h, segments))
-        s_m = segments.unsort(self.layers[-1].segmented(h, segments))[:, 0]  # (B,)
+        z = self.normalization(segments.sort(x.z), segments.domain)  # (B, c)
+        s_m = segments.unsort(self.fcn(z, segments))[:, 0]  # (B,)
         s_a: Tensor | float = 0.0 if self.auxiliary is None else self.auxiliary(x.z, x.condition)
         return s_m + s_a
-
-
-def _fold(scale: Tensor, shift: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
-    """The first layer applied to ``scale z + shift``: scale and shift (M+1, c), weight (M+1, c, o), bias (M+1, o)."""
-    exact = weight.double()
-    folded = exact * scale.unsqueeze(-1)
-    return folded.to(weight.dtype), (bias.double() + torch.einsum("mc,mco->mo", shift, exact)).to(bias.dtype)
