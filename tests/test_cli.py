@@ -97,6 +97,7 @@ def test_a_run_leaves_metrics_predictions_plots_and_a_champion(movielens):
     assert set(metrics["domains"]) == {"under_25", "25_to_34", "35_and_over"}
     assert 0.6 < metrics["overall"]["auc"] < 0.95
     assert {"roc.png", "calibration.png", "pcoc.png", "report.html"} <= {p.name for p in (reports / "plots").iterdir()}
+    assert (reports / "insights" / "distance_from_centre.png").exists()
     package = json.loads((reports / "package.json").read_text())
     assert package["alias"] == "champion"
 

@@ -14,7 +14,7 @@ import pytest
 from multidomain import schema
 from multidomain.io import Folder, ParquetTable
 from multidomain.pipelines.encode.nodes import encode, fit_encoder
-from multidomain.pipelines.evaluate.nodes import draw, evaluate, predict
+from multidomain.pipelines.evaluate.nodes import draw, evaluate, explain, predict
 from multidomain.pipelines.package.nodes import package
 from multidomain.pipelines.train.nodes import train
 
@@ -44,6 +44,7 @@ counts: [user]
 MODELS: dict[str, dict[str, Any]] = {
     "star": {"embedding_dim": 4, "hidden": [16, 8]},
     "dnn": {"embedding_dim": 4, "hidden": [16, 8]},
+    "adaptdhm": {"embedding_dim": 4, "hidden": [16, 8]},
 }
 TRAINING = {"epochs": 2, "batch_size": 64}
 
@@ -129,7 +130,8 @@ class Tiny:
         predictions.save(predict(self.variant, self.encoded, model, "cpu"))
         metrics = evaluate(predictions.load(), self.encoded)
         plots = _folder(place / "plots", draw(self.variant, model, predictions.load(), metrics, history))
-        return Trained(self, architecture, seed, model, history, predictions, metrics, plots)
+        insights = _folder(place / "insights", explain(self.encoded, model, seed, "cpu"))
+        return Trained(self, architecture, seed, model, history, predictions, metrics, plots, insights)
 
 
 @dataclass
@@ -144,6 +146,7 @@ class Trained:
     predictions: ParquetTable
     metrics: dict[str, Any]
     plots: Path
+    insights: Path
 
     def package(self, **changed: Any) -> dict[str, Any]:
         """Record and register it in the MLflow of ``$MULTIDOMAIN_DATA``."""
@@ -157,6 +160,7 @@ class Trained:
             "predictions": self.predictions.load(),
             "metrics": self.metrics,
             "plots": self.plots,
+            "insights": self.insights,
             "architecture": self.architecture,
             "configuration": MODELS[self.architecture],
             "training": TRAINING,

@@ -265,7 +265,7 @@ def _show_results(pipeline: Pipeline, catalog: DataCatalog) -> None:
 
 def _written(pipeline: Pipeline, catalog: DataCatalog, architecture: str) -> Iterator[tuple[str, Path]]:
     """The outputs of one architecture and where they are, relative to here where possible."""
-    for name in ("model", "metrics", "predictions", "history", "plots", "package"):
+    for name in ("model", "metrics", "predictions", "history", "plots", "insights", "package"):
         if f"{architecture}.{name}" in pipeline.all_outputs():
             path = _path(catalog, f"{architecture}.{name}")
             if path:

@@ -4,6 +4,7 @@ import dataclasses
 import importlib
 import inspect
 
+import numpy as np
 import pytest
 import torch
 from model_cases import SCHEMA, SMALL, flops, make_batch, take, trained, with_domain
@@ -11,6 +12,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from multidomain import models
 from multidomain.errors import ConfigurationError
+from multidomain.evaluation import insights
 from multidomain.inputs import InputSchema
 from multidomain.layers.embedding import DomainEmbedding
 from multidomain.models.base import InputOptions, MultiDomainModel
@@ -108,6 +110,24 @@ def test_the_serving_form_scores_the_same_and_is_rebuilt_from_its_own_state(name
     empty = models.build_serving(name, SCHEMA, **SMALL)
     empty.load_state_dict(served.state_dict())
     assert torch.equal(empty(batch), served(batch))
+
+
+@EVERY
+def test_what_a_model_shows_of_itself_can_be_drawn_and_does_not_depend_on_the_rows_beside_it(name, tmp_path):
+    model = trained(name, domains=2).eval()
+    batch = make_batch(40, domains=4, seed=9)
+    with torch.no_grad():
+        shown = model.insights(batch)
+        for insight, value in model.insights(take(batch, torch.arange(10))).items():
+            torch.testing.assert_close(value, shown[insight][:10], atol=1e-6, rtol=1e-5)
+    assert set(model.insight_labels()) <= set(shown)
+    values = {insight: value.numpy() for insight, value in shown.items()}
+    assert all(np.isfinite(value).all() for value in values.values())
+    domains = ["a", "b", "c"]
+    insights.write(
+        tmp_path, insights.Collected(values, batch.domain.numpy()), domains=domains, labels=model.insight_labels()
+    )
+    assert {path.stem for path in tmp_path.glob("*.png")} == set(shown)
 
 
 @EVERY

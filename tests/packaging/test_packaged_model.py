@@ -85,8 +85,10 @@ def test_a_run_is_recorded_with_parameters_metrics_plots_data_and_revision(
     assert len(tags["data_fingerprint"]) == 24
     assert tags["git_revision"]
     logged = {file.path for file in client.list_artifacts(packages[0]["run_id"])}
-    assert {"plots", "metrics.json", "history.csv"} <= logged
+    assert {"plots", "insights", "metrics.json", "history.csv"} <= logged
     assert "plots/report.html" in {file.path for file in client.list_artifacts(packages[0]["run_id"], "plots")}
+    insights = {file.path for file in client.list_artifacts(packages[0]["run_id"], "insights")}
+    assert "insights/distance_from_centre.png" in insights
     assert Path(packages[0]["path"]).is_relative_to(tracked)
 
 

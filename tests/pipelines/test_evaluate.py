@@ -91,5 +91,5 @@ def test_plots_of_a_run_are_all_there(stars: Both) -> None:
 
 def test_the_pipeline_is_wired_from_model_to_plots() -> None:
     pipeline = create_pipeline()
-    assert pipeline.inputs() == {"variant", "encoded", "model", "history", "params:device"}
-    assert pipeline.all_outputs() == {"predictions", "metrics", "plots"}
+    assert pipeline.inputs() == {"variant", "encoded", "model", "history", "params:seed", "params:device"}
+    assert pipeline.all_outputs() == {"predictions", "metrics", "plots", "insights"}

@@ -53,6 +53,7 @@ def test_the_pipeline_takes_everything_a_training_leaves_behind() -> None:
         "predictions",
         "metrics",
         "plots",
+        "insights",
         "params:model",
         "params:training",
         "params:seed",

@@ -58,7 +58,7 @@ def write(
         "history": training(history),
     }
     for name, figure in figures.items():
-        figure.savefig(folder / f"{name}.png", dpi=150, facecolor="white", metadata={"Software": None})
+        save(figure, folder / f"{name}.png")
     pictures = [(heading, text, folder / f"{name}.png") for name, (heading, text) in _CAPTIONS.items()]
     (folder / "report.html").write_text(report.page(metrics, title=title, facts=facts, pictures=pictures), "utf-8")
 
@@ -87,12 +87,12 @@ def roc(overall: tuple[Array, Array], domains: Rows, metrics: Mapping[str, Any])
     """ROC curves, overall and per domain; a domain with one class has none."""
     drawn = {name: rows for name, rows in domains.items() if metrics["domains"][name]["auc"] is not None}
     auc = {name: metrics["domains"][name]["auc"] for name in drawn}
-    figure, axes = _figure(8.4 if len(drawn) <= len(COLOURS) else 7.6, 5.6)
+    figure, axes = canvas(8.4 if len(drawn) <= len(COLOURS) else 7.6, 5.6)
     axes.plot([0, 1], [0, 1], color=LIGHT, linewidth=1, zorder=1)
     axes.annotate("chance", (0.93, 0.91), color=QUIET, fontsize=9, rotation=45, ha="center", va="center")
     if len(drawn) <= len(COLOURS):
         for (name, (label, score)), colour in zip(drawn.items(), COLOURS, strict=False):
-            axes.plot(*roc_curve(label, score), color=colour, linewidth=1.6, label=f"{_short(name)}  {auc[name]:.3f}")
+            axes.plot(*roc_curve(label, score), color=colour, linewidth=1.6, label=f"{short(name)}  {auc[name]:.3f}")
     else:
         _by_colour_scale(figure, axes, drawn, auc)
     if metrics["overall"]["auc"] is not None:
@@ -109,12 +109,12 @@ def roc(overall: tuple[Array, Array], domains: Rows, metrics: Mapping[str, Any])
 def calibration(overall: tuple[Array, Array], domains: Rows) -> Figure:
     """Observed rate against mean score in bins of equal size, with the distribution of scores below."""
     few = len(domains) <= len(COLOURS)
-    figure, (axes, below) = _figure(8.4 if few else 6.6, 6.6, rows=(4, 1))
+    figure, (axes, below) = canvas(8.4 if few else 6.6, 6.6, rows=(4, 1))
     curves = {name: calibration_curve(*rows) for name, rows in domains.items()}
     top = 1.0 if len(overall[1]) == 0 else _ceiling([calibration_curve(*overall), *(curves.values() if few else ())])
     axes.plot([0, top], [0, top], color=QUIET, linewidth=1, linestyle=":", zorder=1, label="score = rate")
     for index, (name, (mean, rate)) in enumerate(curves.items()):
-        style = {"color": COLOURS[index], "marker": "o", "label": _short(name)} if few else {"color": LIGHT}
+        style = {"color": COLOURS[index], "marker": "o", "label": short(name)} if few else {"color": LIGHT}
         axes.plot(mean, rate, linewidth=1.3 if few else 0.8, markersize=4, **style)
     label = "overall" if few else "overall (grey: each domain)"
     axes.plot(
@@ -134,7 +134,7 @@ def calibration(overall: tuple[Array, Array], domains: Rows) -> Figure:
         axes.legend(loc="upper left", frameon=False)
     below.hist(overall[1], bins=np.linspace(0, top, 51), color=QUIET)
     below.set(xlim=(0, top), xlabel="score (predicted probability)", ylabel="rows")
-    below.yaxis.set_major_locator(_few_ticks(2))
+    below.yaxis.set_major_locator(few_ticks(2))
     return figure
 
 
@@ -147,7 +147,7 @@ def pcoc(overall: tuple[Array, Array], domains: Rows) -> Figure:
     size = np.array([len(label) for label, _ in drawn.values()], dtype=float)
     many = len(drawn) > 12
     place = np.arange(len(drawn))
-    figure, axes = _figure(8.4, 1.5 + (0.24 if many else 0.42) * max(len(drawn), 3))
+    figure, axes = canvas(8.4, 1.5 + (0.24 if many else 0.42) * max(len(drawn), 3))
     axes.axvline(1, color=INK, linewidth=1, zorder=1)
     axes.axvspan(0.95, 1.05, color=LIGHT, alpha=0.35, linewidth=0, zorder=0)
     if len(drawn):
@@ -162,7 +162,7 @@ def pcoc(overall: tuple[Array, Array], domains: Rows) -> Figure:
             axes.annotate(
                 f"{x:.3f}", (1.012, y), xycoords=("axes fraction", "data"), va="center", fontsize=9, color=INK
             )
-    axes.set_yticks(place, [_short(name) for name in drawn])
+    axes.set_yticks(place, [short(name) for name in drawn])
     axes.set_ylim(len(drawn) - 0.4, -0.6)
     axes.set_xlabel("PCOC: mean score / mean label (shaded: within 5 %)")
     axes.tick_params(axis="y", length=0)
@@ -173,7 +173,7 @@ def pcoc(overall: tuple[Array, Array], domains: Rows) -> Figure:
 
 def training(history: pd.DataFrame) -> Figure:
     """Loss and validation AUC by epoch; the best epoch is marked."""
-    figure, (left, right) = _figure(8.4, 3.6, columns=2)
+    figure, (left, right) = canvas(8.4, 3.6, columns=2)
     epoch = history["epoch"].to_numpy()
     marker = {"marker": "o", "markersize": 4, "linewidth": 1.6}
     left.plot(epoch, history["train_loss"], color=COLOURS[1], label="train", **marker)
@@ -190,7 +190,7 @@ def training(history: pd.DataFrame) -> Figure:
         for axes in (left, right):
             axes.axvline(epoch[best], color=LIGHT, linewidth=1, zorder=0)
     for axes in (left, right):
-        axes.xaxis.set_major_locator(_few_ticks(8, whole=True))
+        axes.xaxis.set_major_locator(few_ticks(8, whole=True))
     return figure
 
 
@@ -237,11 +237,11 @@ def _by_colour_scale(figure: Figure, axes: Axes, drawn: Rows, auc: Mapping[str, 
         axes.plot(*roc_curve(label, score), color=scale(auc[name]), linewidth=0.9, alpha=0.9)
     ranked = sorted(auc, key=lambda name: auc[name])
     for name, which in ((ranked[-1], "highest"), (ranked[0], "lowest")):
-        axes.plot([], [], color=scale(auc[name]), label=f"{which}: {_short(name)}  {auc[name]:.3f}")
+        axes.plot([], [], color=scale(auc[name]), label=f"{which}: {short(name)}  {auc[name]:.3f}")
     figure.colorbar(colours, ax=axes, label=f"AUC of each of {len(drawn)} domains", shrink=0.8)
 
 
-def _figure(width: float, height: float, *, columns: int = 1, rows: tuple[int, ...] = (1,)) -> tuple[Figure, Any]:
+def canvas(width: float, height: float, *, columns: int = 1, rows: tuple[int, ...] = (1,)) -> tuple[Figure, Any]:
     """A figure that belongs to no window system, with quiet axes."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -256,6 +256,11 @@ def _figure(width: float, height: float, *, columns: int = 1, rows: tuple[int, .
     return figure, axes[0] if len(axes) == 1 else axes
 
 
+def save(figure: Figure, path: Path) -> None:
+    """Write a PNG that is the same byte for byte whenever the picture is."""
+    figure.savefig(path, dpi=150, facecolor="white", metadata={"Software": None})
+
+
 def _legend(axes: Axes, title: str) -> None:
     axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1), frameon=False, title=title, alignment="left", fontsize=10)
 
@@ -266,11 +271,13 @@ def _ceiling(curves: Sequence[tuple[Array, Array]]) -> float:
     return 1.0 if highest > 0.5 else highest * 1.15 or 1.0
 
 
-def _few_ticks(count: int, *, whole: bool = False) -> Any:
+def few_ticks(count: int, *, whole: bool = False) -> Any:
+    """At most about ``count`` ticks, at whole numbers if so wished."""
     from matplotlib.ticker import MaxNLocator
 
     return MaxNLocator(count, integer=whole)
 
 
-def _short(name: str, length: int = 28) -> str:
+def short(name: str, length: int = 28) -> str:
+    """A name as it fits beside an axis."""
     return name if len(name) <= length else name[: length - 1] + "…"

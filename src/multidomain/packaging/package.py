@@ -46,7 +46,7 @@ class Training:
         parameters: settings, nested.
         metrics: of the test split, as ``evaluation.report.evaluate`` returns them.
         history: one row per epoch, with a column ``epoch``.
-        encoder, model, plots: folders.
+        encoder, model, plots, insights: folders.
         data: a fingerprint of the encoded data.
     """
 
@@ -58,6 +58,7 @@ class Training:
     encoder: Path
     model: Path
     plots: Path
+    insights: Path
     data: str
 
 
@@ -153,6 +154,7 @@ def _record(client: MlflowClient, run: str, training: Training) -> None:
     for start in range(0, len(measured), METRICS_AT_ONCE):
         client.log_batch(run, metrics=measured[start : start + METRICS_AT_ONCE])
     client.log_artifacts(run, str(training.plots), "plots")
+    client.log_artifacts(run, str(training.insights), "insights")
     client.log_dict(run, dict(training.metrics), "metrics.json")
     client.log_text(run, training.history.to_csv(index=False), "history.csv")
 

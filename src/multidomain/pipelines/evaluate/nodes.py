@@ -79,6 +79,22 @@ def draw(
     return write
 
 
+def explain(encoded: Path, model: Path, seed: int, device: str | None) -> Writer:
+    """What the model does with a sample of the test split, domain by domain, as pictures and numbers."""
+    from ...evaluation import insights
+    from ...packaging.scorer import restore
+    from ...tensors import EncodedSplit
+
+    network = restore(model)
+    collected = insights.collect(network, EncodedSplit(encoded, SPLIT), seed=seed, device=device)
+    domains = json.loads((encoded / "domains.json").read_text(encoding="utf-8"))
+
+    def write(folder: Path) -> None:
+        insights.write(folder, collected, domains=domains, labels=network.insight_labels())
+
+    return write
+
+
 def _groups(impressions: pd.Series, encoded: Path) -> npt.NDArray[np.int64]:
     """The group of each impression as a number; an impression without one is a group of its own.
 

@@ -1,8 +1,8 @@
-"""trained model + encoded test split -> predictions, metrics, plots. One template, one instance per architecture."""
+"""trained model + encoded test split -> predictions, metrics, plots, insights. One template for all architectures."""
 
 from kedro.pipeline import Pipeline, node
 
-from .nodes import draw, evaluate, predict
+from .nodes import draw, evaluate, explain, predict
 
 
 def create_pipeline() -> Pipeline:
@@ -14,6 +14,7 @@ def create_pipeline() -> Pipeline:
             node(predict, scored, "predictions", name="predict"),
             node(evaluate, ["predictions", "encoded"], "metrics", name="evaluate"),
             node(draw, drawn, "plots", name="draw"),
+            node(explain, ["encoded", "model", "params:seed", "params:device"], "insights", name="explain"),
         ],
         tags="evaluate",
     )

@@ -25,12 +25,13 @@ def package(
     predictions: ir.Table,
     metrics: dict[str, Any],
     plots: Path,
+    insights: Path,
     architecture: str,
     configuration: dict[str, Any],
     training: dict[str, Any],
     seed: int,
 ) -> dict[str, Any]:
-    """One MLflow run with parameters, metrics, plots, data fingerprint and git revision, and a registered model.
+    """One MLflow run with parameters, metrics, pictures, data fingerprint and git revision, and a registered model.
 
     The first version of a model becomes its champion, later ones its challenger.
 
@@ -64,6 +65,7 @@ def package(
         encoder=encoder,
         model=model,
         plots=plots,
+        insights=insights,
         data=_fingerprint(encoded),
     )
     return register(trained, rows.drop(columns="score"), rows["score"].to_numpy())

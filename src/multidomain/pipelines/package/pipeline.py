@@ -10,7 +10,8 @@ from .nodes import package
 def create_pipeline(architecture: str) -> Pipeline:
     """Package ``architecture``; the caller puts the pipeline in the namespace of that name."""
     function = update_wrapper(partial(package, architecture=architecture), package)
-    names = ("variant", "encoder", "encoded", "training_frame", "model", "history", "predictions", "metrics", "plots")
+    given = ("variant", "encoder", "encoded", "training_frame", "model", "history")
+    names = (*given, "predictions", "metrics", "plots", "insights")
     parameters = {"configuration": "params:model", "training": "params:training", "seed": "params:seed"}
     return Pipeline(
         [node(function, {name: name for name in names} | parameters, "package", name="package")], tags="package"
