@@ -30,6 +30,8 @@ def made_up(domains: int, rows: int = 300) -> Collected:
         "cluster": rng.integers(0, 5, rows),
         "codes": rng.integers(0, 16, (rows, 6)),
         "field_weights": rng.dirichlet(np.ones(7), (rows, 4)).astype(np.float32),
+        "kept": rng.random((rows, 7)).astype(np.float32),
+        "gate": rng.dirichlet(np.ones(3), rows).astype(np.float32),
         "attention": rng.dirichlet(np.ones(20), rows).astype(np.float32),
         "generated_weight": rng.normal(size=(rows, 30)).astype(np.float32),
         "distance_from_centre": rng.random((rows, 7)).astype(np.float32),
@@ -127,13 +129,29 @@ def test_the_same_insights_give_the_same_files(tmp_path: Path) -> None:
         assert path.read_bytes() == (tmp_path / "second" / path.name).read_bytes()
 
 
-def test_an_insight_without_a_picture_or_of_another_shape_is_refused() -> None:
-    with pytest.raises(ValueError, match="no picture is known for the insight 'colour'; there are cluster, codes"):
-        sum_up("colour", np.zeros(5), DOMAIN, NAMES)
+@pytest.mark.parametrize(
+    ("values", "columns", "expected"),
+    [
+        (np.array([0, 1, 1, 0, 1]), ["0", "1"], [[0, 1], [2 / 3, 1 / 3], [0, 1]]),
+        (np.array([1.0, 2, 3, 8, 5]), ["1"], [[2], [4], [5]]),
+        (np.arange(10.0).reshape(5, 2), ["1", "2"], [[2, 3], [10 / 3, 13 / 3], [8, 9]]),
+    ],
+)
+def test_an_insight_of_another_name_is_a_map_of_shares_or_means(tmp_path: Path, values, columns, expected) -> None:
+    found = sum_up("colour", values, DOMAIN, NAMES)
+    assert found.columns == columns
+    np.testing.assert_allclose(found.values[:, 0], expected)
+    write(tmp_path, Collected({"colour": values}, DOMAIN), domains=NAMES[:3])
+    assert list(pd.read_csv(tmp_path / "colour.csv").columns[2:]) == [f"colour_{column}" for column in columns]
+
+
+def test_an_insight_of_another_shape_than_its_picture_takes_is_refused() -> None:
     with pytest.raises(ValueError, match=r"'cluster' of 5 rows must have 1 dimensions.*shape \(4,\)"):
         sum_up("cluster", np.zeros(4), DOMAIN, NAMES)
     with pytest.raises(ValueError, match=r"'attention' of 5 rows must have 2 dimensions.*shape \(5,\)"):
         sum_up("attention", np.zeros(5), DOMAIN, NAMES)
+    with pytest.raises(ValueError, match=r"'colour' of 5 rows must have 1 or 2 or 3 dimensions.*shape \(5, 1, 1, 1\)"):
+        sum_up("colour", np.zeros((5, 1, 1, 1)), DOMAIN, NAMES)
 
 
 def test_a_sample_is_drawn_by_the_seed_and_each_row_has_its_own_domain(tiny: Tiny) -> None:

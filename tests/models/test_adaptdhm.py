@@ -10,21 +10,20 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
-from model_cases import SCHEMA, SMALL, make_batch, take, trained
+from model_cases import SCHEMA, SMALL, flops, make_batch, take, trained, with_domain
 from torch.nn.functional import normalize
 
 from multidomain import models
 from multidomain.errors import ConfigurationError
+from multidomain.layers.mlp import MLP
 from multidomain.models.adaptdhm import DynamicRouting
 
 
-def expected_parameters(model) -> int:
-    """Table 3: P_mlp (K + 1); and the auxiliary network with its domain embedding."""
-    c, d, M, K = model.inputs.width, 4, 3, 9
+def expected_parameters(model: models.MultiDomainModel) -> int:
+    c, d, M = model.inputs.width, model.inputs.embedding_dim, model.schema.domains
     p_mlp = (c + 1) * 16 + (16 + 1) * 8 + (8 + 1) * 1
-    auxiliary = (M + 1) * d + (c + d + 1) * 64 + 64 + 1
-    numerical = d  # the vector of the one numerical field
-    return p_mlp * (K + 1) + auxiliary + numerical
+    auxiliary = (M + 1) * d + (d + c + 1) * 64 + (64 + 1) * 1
+    return p_mlp * (9 + 1) + auxiliary + d * len(model.schema.numerical)  # Table 3: P_mlp (K + 1)
 
 
 def _unit(vectors: np.ndarray) -> np.ndarray:
@@ -236,10 +235,25 @@ def test_cluster_and_logit_are_those_of_equations_1_to_7():
     np.testing.assert_allclose(model(batch).detach(), [logit for _, logit in expected], atol=1e-5)
 
 
-def test_there_are_as_many_parameters_as_table_3_has():
-    model = models.build("adaptdhm", SCHEMA, **SMALL)
-    table = model.inputs.embedding.table.weight.numel()
-    assert sum(p.numel() for p in model.parameters()) - table == expected_parameters(model)
+@pytest.mark.parametrize("clusters", [3, 9])
+def test_the_networks_have_the_parameters_of_table_3_and_no_more_with_more_domains(clusters):
+    for domains in (3, 33):
+        schema = dataclasses.replace(SCHEMA, domains=domains)
+        model = models.build("adaptdhm", schema, embedding_dim=4, clusters=clusters)
+        p_mlp = MLP(in_features=model.inputs.width, hidden=[512, 256, 128, 64, 32])
+        assert _size(model.fcn) == _size(p_mlp) * (clusters + 1)
+
+
+def _size(module: torch.nn.Module) -> int:
+    return sum(p.numel() for p in module.parameters())
+
+
+def test_with_more_clusters_a_row_costs_more_in_the_routing_alone():
+    costs = {}
+    for clusters in (3, 12):
+        model = models.build("adaptdhm", SCHEMA, **SMALL, clusters=clusters)
+        costs[clusters] = flops(model, make_batch(16)) - 2 * 16 * model.inputs.width * clusters
+    assert costs[3] == costs[12] > 0
 
 
 def test_the_paper_s_network_has_five_hidden_layers_and_nine_clusters():
@@ -307,8 +321,8 @@ def test_a_broken_network_of_another_cluster_does_not_matter():
 def test_the_domain_does_not_decide_the_cluster():
     model = trained("adaptdhm").eval()
     batch = make_batch(30)
-    moved = dataclasses.replace(batch, domain=(batch.domain + 1) % 4)
-    assert torch.equal(model.insights(batch)["cluster"], model.insights(moved)["cluster"])
+    clusters = [model.insights(with_domain(batch, p))["cluster"] for p in range(4)]
+    assert all(torch.equal(cluster, clusters[0]) for cluster in clusters)
 
 
 def test_routing_by_the_user_reads_the_user_s_fields_and_history_and_no_others():

@@ -1,8 +1,8 @@
 """What a model learnt, as pictures: what it does with the rows of each domain, and the numbers beside each picture.
 
-A model says what it does with a row in ``insights(batch)``: name -> (B, …). Each name has its own way of being summed
-up by domain and drawn, listed in :data:`INSIGHTS`. Domains are rows of a picture everywhere; it shows the 50 with the
-most rows, the CSV beside it shows all.
+A model says what it does with a row in ``insights(batch)``: name -> (B, …). The names in :data:`INSIGHTS` have a way of
+their own of being summed up by domain and drawn; any other is a heat map of means, or of shares where it is whole
+numbers. A picture shows the 50 domains with the most rows, the CSV beside it shows all.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ def collect(
     """What the model does, in evaluation, with at most ``size`` rows of the split, drawn at random.
 
     Raises:
-        ValueError: an insight that has no picture, or not one entry per row.
+        ValueError: an insight that has not one entry per row, or another shape than its picture takes.
     """
     import torch
 
@@ -145,7 +145,7 @@ def write(folder: Path, collected: Collected, *, domains: Sequence[str], labels:
     """
     lines = []
     for name, values in collected.values.items():
-        insight = INSIGHTS[name]
+        insight = insight_called(name, values)
         summary = sum_up(name, values, collected.domain, [*domains, "unknown"], (labels or {}).get(name))
         table(summary, insight).to_csv(folder / f"{name}.csv", index=False)
         plots.save(insight.draw(summary.largest(), insight), folder / f"{name}.png")
@@ -161,14 +161,14 @@ def sum_up(
     """One insight (N, …) by the domains that have rows.
 
     Args:
-        name: one of ``INSIGHTS``.
+        name: one of ``INSIGHTS``, or any other.
         values: (N, …).
         domain: (N,) ids.
         domains: names by id.
         labels: names along the last axis.
     """
     _check(name, values.shape, len(domain))
-    insight = INSIGHTS[name]
+    insight = insight_called(name, values)
     present, rows = np.unique(domain, return_counts=True)
     groups = np.split(np.argsort(domain, kind="stable"), np.cumsum(rows)[:-1])
     named = len(labels or ())
@@ -203,12 +203,28 @@ def table(summary: Summary, insight: Insight) -> pd.DataFrame:
     return pd.DataFrame(head | {column: flat[:, k] for k, column in enumerate(columns)})
 
 
+def insight_called(name: str, values: Array) -> Insight:
+    """The insight of that name, or a plain heat map for one that is not in ``INSIGHTS``."""
+    if name in INSIGHTS:
+        return INSIGHTS[name]
+    whole = np.issubdtype(values.dtype, np.integer)
+    return Insight(
+        text=f"{'the share of each number' if whole else 'the mean'} among the domain's rows.",
+        dimensions=values.ndim,
+        sum_up=_shares if whole else _means,
+        draw=heat_map,
+        unit="share of the domain's rows" if whole else "mean",
+        panel="panel",
+        column=name,
+        first=0 if whole else 1,
+    )
+
+
 def _check(name: str, shape: tuple[int, ...], rows: int) -> None:
-    if name not in INSIGHTS:
-        raise ValueError(f"no picture is known for the insight '{name}'; there are {', '.join(INSIGHTS)}")
-    if len(shape) != INSIGHTS[name].dimensions or shape[0] != rows:
+    takes = [INSIGHTS[name].dimensions] if name in INSIGHTS else [1, 2, 3]
+    if len(shape) not in takes or shape[0] != rows:
         raise ValueError(
-            f"the insight '{name}' of {rows} rows must have {INSIGHTS[name].dimensions} dimensions, the first of "
+            f"the insight '{name}' of {rows} rows must have {' or '.join(map(str, takes))} dimensions, the first of "
             f"{rows}; it has the shape {shape}"
         )
 
@@ -226,7 +242,8 @@ def _shares(values: Array, groups: Groups, named: int) -> Array:
 
 
 def _means(values: Array, groups: Groups, named: int = 0) -> Array:  # noqa: ARG001
-    """(N, k) or (N, panels, k): the mean of a group's rows; zero where it has none."""
+    """(N,), (N, k) or (N, panels, k): the mean of a group's rows; zero where it has none."""
+    values = values.reshape(-1, 1) if values.ndim == 1 else values
     means = np.stack([values[rows].sum(axis=0, dtype=np.float64) / max(len(rows), 1) for rows in groups])
     return means.reshape(len(groups), -1, values.shape[-1])
 
@@ -375,6 +392,22 @@ INSIGHTS: Mapping[str, Insight] = {
         unit="weight, of 1 per head",
         panel="head",
         column="field",
+    ),
+    "kept": Insight(
+        text="the share that each field keeps of its own embedding, mean over the domain's rows.",
+        dimensions=2,
+        sum_up=_means,
+        draw=heat_map,
+        unit="share kept",
+        column="field",
+    ),
+    "gate": Insight(
+        text="how much each expert counts, mean over the domain's rows.",
+        dimensions=2,
+        sum_up=_means,
+        draw=heat_map,
+        unit="weight, of 1 per row",
+        column="expert",
     ),
     "attention": Insight(
         text="attention to each position of the history, mean over the domain's rows that have one; the last position "

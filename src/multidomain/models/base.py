@@ -117,8 +117,7 @@ class MultiDomainModel(nn.Module, ABC):
     def insights(self, batch: Batch) -> dict[str, Tensor]:  # noqa: ARG002
         """What the model does with each row of a batch, in evaluation, to be drawn by domain: name -> (B, …).
 
-        Nothing unless the model overrides it. The names that are drawn are those of
-        :mod:`multidomain.evaluation.insights`.
+        Nothing unless the model overrides it. :mod:`multidomain.evaluation.insights` says how each name is drawn.
         """
         return {}
 
