@@ -108,6 +108,17 @@ def test_evaluation_uses_the_centres_as_they_are_in_one_step():
     assert all(torch.equal(value, before[key]) for key, value in routing.state_dict().items())
 
 
+def test_half_precision_around_the_routing_does_not_reach_it():
+    states = []
+    for enabled in (False, True):
+        torch.manual_seed(0)
+        routing = DynamicRouting(features=6, clusters=3)
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled):
+            routing(torch.randn(50, 6))
+        states.append(routing.centres)
+    assert torch.equal(*states)
+
+
 def _blobs(length: float, rows: int = 600) -> tuple[torch.Tensor, torch.Tensor]:
     """Short vectors around three directions that have one in common."""
     draw = torch.Generator().manual_seed(0)

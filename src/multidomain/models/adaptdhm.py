@@ -207,7 +207,7 @@ class AdaptDHM(MultiDomainModel):
         numbers = {f"cluster_{j}": share for j, share in enumerate(self.routing.occupancy.tolist())}
         cosines = (self.routing.centres @ self.routing.centres.T).tolist()
         pairs = [cosines[i][j] for i, j in combinations(range(self.clusters), 2)]
-        return numbers | ({"largest_centre_cosine": max(pairs)} if pairs else {})
+        return super().diagnostics() | numbers | ({"largest_centre_cosine": max(pairs)} if pairs else {})
 
     def serving_form(self) -> nn.Module:
         """W_s ⊗ W_j and b_s + b_j computed beforehand."""

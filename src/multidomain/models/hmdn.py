@@ -124,6 +124,10 @@ class HMDN(MultiDomainModel):
         _, codes, _ = self.hierarchy.quantized(batch.domain, self.inputs(batch).fields)
         return {"codes": codes}
 
+    def insight_labels(self) -> dict[str, Sequence[str]]:
+        """The codes by number, those included that no row has."""
+        return {"codes": [str(code) for code in range(self.hierarchy.quantizer.codebooks.shape[1])]}
+
     def diagnostics(self) -> dict[str, float]:
         """How many codes of each level are in use."""
         return super().diagnostics() | self.hierarchy.diagnostics()

@@ -93,6 +93,10 @@ class FRNet(MultiDomainModel):
         _, kept = self.refine(self.inputs(batch).fields)
         return {"kept": kept.mean(2)}
 
+    def insight_labels(self) -> dict[str, Sequence[str]]:
+        """The fields."""
+        return {"kept": self.inputs.embedding.fields}
+
 
 class ExtractionUnit(nn.Module):
     """The information extraction unit: ``O_vec ⊙ O_bit``, what fields say of each other times what all say together.
