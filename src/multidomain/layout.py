@@ -79,6 +79,8 @@ def layout(schema: Schema) -> Layout:
         plan.add("impressions", Column(name=label.column, type="int8", use=f"labels.{label.name}"))
         if label.where is not None:
             plan.add("impressions", Column(name=label.where, type="int8", use=f"labels.{label.name}.where"))
+        for name in label.truths.values():
+            plan.add("impressions", Column(name=name, type="float64", use=f"labels.{label.name}"))
     _add_features(schema, plan)
     _add_domains(schema, plan)
     for split in schema.splits:

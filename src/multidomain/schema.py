@@ -30,7 +30,8 @@ CountKey = Literal["user", "item", "domain", "user_domain", "item_domain"]
 SPLITS = ("train", "validation", "test")
 REMAINDER = "remainder"
 UNKNOWN_DOMAIN = "unknown"
-RESERVED = ("impression_id", "user", "item", "group", "timestamp", "domain", "domain_id", "label", "split")
+TRUTHS = ("true_probability", "blind_probability")  # their names from partition on, where a log knows its truth
+RESERVED = ("impression_id", "user", "item", "group", "timestamp", "domain", "domain_id", "label", "split", *TRUTHS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,11 +57,23 @@ class Roles:
 
 @dataclass(frozen=True, kw_only=True)
 class Label:
-    """A 0/1 column, and the rows it is defined on (``where``: a 0/1 column that must be 1)."""
+    """A 0/1 column, and the rows it is defined on (``where``: a 0/1 column that must be 1).
+
+    A simulated log also knows with what probability each label was drawn (``probability``), and the same for somebody
+    who does not see what the effect depends on (``blind``). These columns are never inputs.
+    """
 
     name: str
     column: str
     where: str | None = None
+    probability: str | None = None
+    blind: str | None = None
+
+    @property
+    def truths(self) -> dict[str, str]:
+        """``true_probability`` and ``blind_probability`` -> the columns that hold them; empty for a real log."""
+        columns = zip(TRUTHS, (self.probability, self.blind), strict=True)
+        return {name: column for name, column in columns if column is not None}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,6 +169,22 @@ class Validation:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Simulation:
+    """A log that is drawn instead of read: which effect it has (``preset``), how large it is, and the seed.
+
+    ``domains`` changes their number, where the preset does not fix it (see :mod:`multidomain.simulation.presets`).
+    """
+
+    preset: str
+    rows: int = 400_000
+    users: int = 2_000
+    items: int = 300
+    days: int = 30
+    domains: int | None = None
+    seed: int = 2021
+
+
+@dataclass(frozen=True, kw_only=True)
 class Schema:
     """Everything known of one log. See ``conf/base/datasets/movielens.yml`` for the form of the file."""
 
@@ -172,6 +201,7 @@ class Schema:
     counts: tuple[CountKey, ...] = ()
     feature_sets: tuple[FeatureSet, ...] = ()
     validation: Validation = field(default_factory=Validation)
+    simulation: Simulation | None = None
     description: str = ""
     homepage: str = ""
     licence: str = ""

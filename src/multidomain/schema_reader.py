@@ -30,11 +30,13 @@ from .schema import (
     RawFile,
     Roles,
     Schema,
+    Simulation,
     Split,
     SplitKind,
     Type,
     Validation,
 )
+from .simulation.presets import PRESETS
 
 T = TypeVar("T")
 _NAME = re.compile(r"[a-z0-9][a-z0-9_]*")
@@ -52,7 +54,9 @@ def read(path: Path) -> Schema:
     except yaml.YAMLError as error:
         raise SchemaError(f"{path} is not valid YAML: {error}") from error
     reader = _Reader(path)
-    reader.section("", raw, required=("source", "files", "roles", "labels", "domains", "features"), allowed=_SECTIONS)
+    drawn = isinstance(raw, Mapping) and (raw.get("source") == "simulated" or "simulation" in raw)
+    origin = "simulation" if drawn else "files"
+    reader.section("", raw, required=("source", origin, "roles", "labels", "domains", "features"), allowed=_SECTIONS)
     schema = reader.schema(raw)
     _check(schema, reader)
     return dataclasses.replace(schema, digest=hashlib.sha256(text.encode()).hexdigest()[:16])
@@ -78,6 +82,7 @@ _SECTIONS = [
     "citation",
     "source",
     "files",
+    "simulation",
     "roles",
     "labels",
     "domains",
@@ -192,7 +197,8 @@ class _Reader:
             name=self.path.stem,
             path=self.path,
             source=self.value("source", "str", raw["source"]),
-            files={n: self.file(f"files.{n}", f) for n, f in self.named("files", raw["files"]).items()},
+            files=self.files(raw),
+            simulation=self.simulation(raw),
             roles=roles,
             labels=tuple(self.label(n, s) for n, s in self.named("labels", raw["labels"]).items()),
             domains=tuple(self.domain(n, s) for n, s in self.named("domains", raw["domains"]).items()),
@@ -210,6 +216,30 @@ class _Reader:
             validation=self.build(Validation, "validation", raw.get("validation") or {}),
             **{key: str(raw.get(key) or "") for key in ("description", "homepage", "licence", "citation")},
         )
+
+    def files(self, raw: Mapping[str, Any]) -> dict[str, RawFile]:
+        """The raw files; a simulated log has none."""
+        if "simulation" in raw and not raw.get("files"):
+            return {}
+        return {n: self.file(f"files.{n}", f) for n, f in self.named("files", raw["files"]).items()}
+
+    def simulation(self, raw: Mapping[str, Any]) -> Simulation | None:
+        if "simulation" not in raw:
+            return None
+        if raw["source"] != "simulated":
+            raise self.fail("simulation", f"this section is of source simulated, not of {raw['source']}.")
+        if raw.get("files"):
+            raise self.fail("files", "a simulated log reads no files; leave this section out.")
+        simulation = self.build(Simulation, "simulation", raw["simulation"])
+        if simulation.preset not in PRESETS:
+            raise self.fail("simulation.preset", unknown_key(simulation.preset, PRESETS))
+        if simulation.domains is not None and PRESETS[simulation.preset].shares:
+            raise self.fail(
+                "simulation.domains", f"preset {simulation.preset} has {PRESETS[simulation.preset].domains} domains."
+            )
+        if simulation.seed < 0:
+            raise self.fail("simulation.seed", f"expected at least 0, got {simulation.seed}.")
+        return simulation
 
     def file(self, where: str, raw: Any) -> RawFile:
         return self.build(RawFile, where, {"path": raw} if isinstance(raw, str) else raw)
@@ -304,6 +334,7 @@ _LITERALS: Mapping[str, tuple[str, ...]] = {
 _MANY = {"str": "texts", "float": "numbers", "str | float": "texts or numbers"}
 _BOUNDS: Mapping[str, tuple[int, int | None]] = {
     **dict.fromkeys(("minimum", "minimum_count", "top", "length", "buckets"), (1, None)),
+    **dict.fromkeys(("rows", "users", "items", "days", "domains"), (1, None)),
     "max_quarantined": (0, 1),
     "train": (0, 1),
     "validation": (0, 1),
@@ -328,6 +359,7 @@ def _check(schema: Schema, reader: _Reader) -> None:
         raise reader.fail(
             f"features.{name}", "'counts' make a feature of this name; call the column's feature something else."
         )
+    _check_truths(schema, reader)
     for feature_set in schema.feature_sets:
         for name in feature_set.features:
             if name not in declared:
@@ -363,3 +395,17 @@ def _check(schema: Schema, reader: _Reader) -> None:
                     raise reader.fail(
                         f"history.{history.name}.fields", "categorical item features only: " + unknown_key(name, items)
                     )
+
+
+def _check_truths(schema: Schema, reader: _Reader) -> None:
+    """The columns that hold a label's true probability are no input."""
+    used = {f.column: f"features.{f.name}" for f in schema.features}
+    used |= {column: f"domains.{d.name}" for d in schema.domains for column in d.columns}
+    for label in schema.labels:
+        if label.blind is not None and label.probability is None:
+            raise reader.fail(f"labels.{label.name}.blind", "give 'probability' too: blind is compared with it.")
+        for column in label.truths.values():
+            if column in used:
+                raise reader.fail(
+                    used[column], f"column '{column}' holds the truth of label {label.name}: never an input."
+                )

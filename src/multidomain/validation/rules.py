@@ -196,6 +196,10 @@ def _labels(labels: Iterable[Label]) -> Iterator[Rule]:
         missing = "is missing" + (f" where {label.where} is 1" if label.where else "")
         yield Rule(table="impressions", column=label.column, kind="not_null", words=missing, where=label.where)
         yield Rule(table="impressions", column=label.column, **binary)  # type: ignore[arg-type]
+        for column in label.truths.values():
+            words = "is no probability: outside 0 to 1"
+            yield Rule(table="impressions", column=column, kind="not_null", words="is missing", where=label.where)
+            yield Rule(table="impressions", column=column, kind="range", words=words, values=(0, 1))
     for where in sorted({label.where for label in labels if label.where is not None}):
         yield Rule(table="impressions", column=where, kind="not_null", words="is missing")
         yield Rule(table="impressions", column=where, **binary)  # type: ignore[arg-type]
