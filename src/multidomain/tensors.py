@@ -8,7 +8,7 @@ states, T history length)::
     <split>/categorical.npy  (N, F) int32       <split>/numerical.npy  (N, K) float32
     <split>/domain.npy       (N,)   int32       <split>/label.npy      (N,)   float32
     <split>/bag_<field>.npy  (N, L) int32       <split>/state.npy      (N,)   int32, only with a history
-    <split>/rows.parquet     impression_id, group, domain
+    <split>/rows.parquet     impression_id, group, domain; of a simulated log true_ and blind_probability
     states/<field>.npy       (S, T) int32       left-padded with 0, row 0 is the empty history
 
 A history is stored once per user state, not once per impression: ``state`` is the row in every ``states`` array.
@@ -39,6 +39,7 @@ from .inputs import InputSchema
 
 Shape = tuple[int | None, ...]
 _ROW_COLUMNS = {"impression_id": pa.int64(), "group": pa.string(), "domain": pa.string()}
+_TRUTHS = ("true_probability", "blind_probability")  # of a simulated log: what evaluation compares with, never an input
 _WRITING = "writing the encoded tensors"
 _DIGEST_BLOCK, _DIGEST_BLOCKS = 1 << 16, 256
 
@@ -105,7 +106,7 @@ class TensorWriter:
                 passed over.
             label: (n,) 0 or 1.
             state: (n,) row of the histories, when there are any.
-            rows: n rows with ``impression_id``, ``group`` and ``domain`` for ``rows.parquet``.
+            rows: n rows with ``impression_id``, ``group`` and ``domain`` (and the truth) for ``rows.parquet``.
         """
         values = {**arrays, "label": label} if state is None else {**arrays, "label": label, "state": state}
         start, stop = self._written[split], self._written[split] + len(label)
@@ -170,7 +171,7 @@ class TensorWriter:
         _put(self._arrays[key], where, values, key)
 
     def _write_rows(self, split: str, rows: pa.Table) -> None:
-        kept = rows.select([name for name in _ROW_COLUMNS if name in rows.column_names])
+        kept = rows.select([name for name in (*_ROW_COLUMNS, *_TRUTHS) if name in rows.column_names])
         with self._explained():
             if split not in self._tables:
                 self._tables[split] = pq.ParquetWriter(self.folder / split / "rows.parquet", kept.schema)

@@ -175,3 +175,70 @@ def test_calibration_bins_hold_equally_many_rows() -> None:
     np.testing.assert_allclose(mean, [0.15, 0.35, 0.8])
     np.testing.assert_allclose(rate, [0, 0.5, 1])
     assert len(plots.calibration_curve(label[:1], score[:1])[0]) == 1
+
+
+# --- a log that knows its truth --------------------------------------------------------------------------------------
+
+
+def simulated(rows: int = 4000) -> dict[str, np.ndarray]:
+    """Half a's rows and half b's; who does not see the domain sees 0.3 everywhere else than x says."""
+    rng = np.random.default_rng(5)
+    domain, x = rng.choice(["a", "b"], rows), rng.normal(size=rows)
+    true = 1 / (1 + np.exp(-x - np.where(domain == "a", 1, -1) * rng.normal(size=rows)))
+    return {
+        "label": (rng.random(rows) < true).astype(np.int8),
+        "score": true**0.8 * 0.9,
+        "group": np.zeros(rows),
+        "domain": domain,
+        "true_probability": true,
+        "blind_probability": 1 / (1 + np.exp(-x)),
+    }
+
+
+def test_metrics_say_how_much_of_the_gap_to_the_truth_is_closed() -> None:
+    rows = simulated()
+    mixed = {**rows, "score": 0.5 * rows["true_probability"] + 0.5 * rows["blind_probability"]}
+    found = report.evaluate(**mixed, domains=["a", "b", "empty"])
+    for name, here in (("overall", slice(None)), ("a", rows["domain"] == "a")):
+        values = found["overall"] if name == "overall" else found["domains"][name]
+        label = rows["label"][here]
+        auc, oracle, blind = (
+            reference.roc_auc_score(label, p[here])
+            for p in (mixed["score"], rows["true_probability"], rows["blind_probability"])
+        )
+        assert values["oracle_auc"] == pytest.approx(oracle)
+        assert values["blind_auc"] == pytest.approx(blind)
+        assert values["oracle_logloss"] == pytest.approx(reference.log_loss(label, rows["true_probability"][here]))
+        assert values["share_of_gap_closed"] == pytest.approx((auc - blind) / (oracle - blind))
+        assert 0.1 < values["share_of_gap_closed"] < 0.95
+    assert found["domains"]["empty"]["share_of_gap_closed"] is None
+    assert set(found["domains"]["empty"]) == set(found["overall"])
+
+
+def test_without_a_gap_or_without_both_classes_no_share_of_it_is_given() -> None:
+    rows = simulated()
+    same = {**rows, "blind_probability": rows["true_probability"]}
+    assert report.evaluate(**same, domains=["a", "b"])["overall"]["share_of_gap_closed"] is None
+    ones = {**rows, "label": np.ones(len(rows["label"]), np.int8)}
+    found = json.loads(json.dumps(report.evaluate(**ones, domains=["a", "b"]), allow_nan=False))["overall"]
+    assert (found["oracle_auc"], found["blind_auc"], found["share_of_gap_closed"]) == (None, None, None)
+    assert found["oracle_logloss"] > 0
+
+
+def test_the_truth_without_the_blind_truth_is_a_ceiling_alone() -> None:
+    rows = {name: values for name, values in simulated().items() if name != "blind_probability"}
+    found = report.evaluate(**rows, domains=["a", "b", "empty"])
+    assert set(found["overall"]) == KEYS | {"oracle_auc", "oracle_logloss"} == set(found["domains"]["empty"])
+
+
+def test_the_table_and_the_page_show_the_truth_where_there_is_one(tmp_path: Path) -> None:
+    from rich.console import Console
+
+    rows = simulated()
+    known = report.evaluate(**rows, domains=["a", "b", "empty"])
+    plain = {name: values for name, values in rows.items() if "probability" not in name}
+    for metrics, shown in ((known, True), (report.evaluate(**plain, domains=["a", "b"]), False)):
+        console = Console(width=160, record=True)
+        console.print(report.summary(metrics))
+        assert ("AUC of the truth" in console.export_text()) is shown
+        assert ("log loss of the truth" in report.page(metrics, title="t", facts={}, pictures=[])) is shown

@@ -28,7 +28,14 @@ HEADINGS = {
     "logloss": "log loss",
     "ece": "ECE",
     "rows": "rows",
+    "oracle_auc": "AUC of the truth",
+    "oracle_logloss": "log loss of the truth",
+    "blind_auc": "AUC of the blind truth",
+    "share_of_gap_closed": "of the gap closed",
 }
+SHOWN = ("rows", "auc", "gauc", "pcoc", "logloss")
+TRUTH = ("oracle_auc", "oracle_logloss", "blind_auc", "share_of_gap_closed")  # only where the log knows its truth
+SMALLEST_GAP = 1e-6  # between the truth and the blind truth, below which no share of it is given
 
 Array = npt.NDArray[Any]
 Metrics = Mapping[str, Any]
@@ -81,7 +88,39 @@ def measure(label: Array, score: Array, group: Array) -> dict[str, float | int |
     }
 
 
-def evaluate(label: Array, score: Array, group: Array, domain: Array, domains: Sequence[str]) -> dict[str, Any]:
+def compare(label: Array, auc: float | None, true: Array, blind: Array | None) -> dict[str, float | None]:
+    """What nobody can beat, what somebody reaches who does not see what the effect depends on, and where AUC lies.
+
+    Args:
+        label: (N,) zeros and ones.
+        auc: of the scores.
+        true: (N,) the probabilities that the labels were drawn with.
+        blind: (N,) the same without what the effect depends on.
+
+    Returns:
+        ``oracle_auc``, ``oracle_logloss``; with ``blind`` also ``blind_auc`` and ``share_of_gap_closed``:
+        (auc - blind_auc) / (oracle_auc - blind_auc), None where there is no gap.
+    """
+    oracle = _defined(measures.auc(label, true))
+    found = {"oracle_auc": oracle, "oracle_logloss": _defined(measures.logloss(label, true))}
+    if blind is not None:
+        floor = _defined(measures.auc(label, blind))
+        gap = None if oracle is None or floor is None else oracle - floor
+        closed = None if auc is None or floor is None or gap is None or gap < SMALLEST_GAP else (auc - floor) / gap
+        found |= {"blind_auc": floor, "share_of_gap_closed": closed}
+    return found
+
+
+def evaluate(
+    label: Array,
+    score: Array,
+    group: Array,
+    domain: Array,
+    domains: Sequence[str],
+    *,
+    true_probability: Array | None = None,
+    blind_probability: Array | None = None,
+) -> dict[str, Any]:
     """Metrics overall and per domain, in the order of ``domains``; rows of an unnamed domain follow as they come.
 
     Args:
@@ -90,6 +129,8 @@ def evaluate(label: Array, score: Array, group: Array, domain: Array, domains: S
         group: (N,) what GAUC groups by.
         domain: (N,) domain names.
         domains: the names of the known domains; one without rows has null metrics and ``rows`` 0.
+        true_probability: (N,) where the log knows it: the metrics of :func:`compare` are added.
+        blind_probability: (N,) likewise.
 
     Returns:
         ``{"overall": {metric: value}, "domains": {name: {metric: value}}}``, ready for JSON.
@@ -103,12 +144,17 @@ def evaluate(label: Array, score: Array, group: Array, domain: Array, domains: S
     }
     listed = [*domains, *(name for name in rows if name not in set(domains))]
     none = np.zeros(0, dtype=np.int64)
-    return {
-        "overall": measure(label, score, group),
-        "domains": {
-            name: measure(label[at], score[at], group[at]) for name in listed for at in (rows.get(name, none),)
-        },
-    }
+
+    def measured(at: Any) -> dict[str, float | int | None]:
+        found = measure(label[at], score[at], group[at])
+        if true_probability is None:
+            return found
+        blind = None if blind_probability is None else blind_probability[at]
+        if len(label[at]) == 0:
+            return found | dict.fromkeys(TRUTH if blind is not None else TRUTH[:2], None)
+        return found | compare(label[at], found["auc"], true_probability[at], blind)
+
+    return {"overall": measured(slice(None)), "domains": {name: measured(rows.get(name, none)) for name in listed}}
 
 
 def largest(metrics: Metrics, count: int = LARGEST) -> list[str]:
@@ -119,7 +165,10 @@ def largest(metrics: Metrics, count: int = LARGEST) -> list[str]:
 
 
 def summary(metrics: Metrics, *, title: str | None = None) -> Table:
-    """AUC, GAUC and PCOC per domain (at most the 50 largest) and overall, for the terminal."""
+    """AUC, GAUC and PCOC per domain (at most the 50 largest) and overall, for the terminal.
+
+    Beside them, where the log knows its truth, what the truth and the blind truth reach.
+    """
     from rich.table import Table
 
     shown = largest(metrics)
@@ -127,12 +176,13 @@ def summary(metrics: Metrics, *, title: str | None = None) -> Table:
     note = f"{left:,} smaller or empty domains are in metrics.json" if left else None
     table = Table(title=title, caption=note, title_justify="left", caption_justify="left")
     table.add_column("domain")
-    for name in ("rows", "auc", "gauc", "pcoc", "logloss"):
+    columns = [*SHOWN, *(name for name in TRUTH if name in metrics["overall"] and name != "oracle_logloss")]
+    for name in columns:
         table.add_column(HEADINGS[name], justify="right")
     for name in shown:
-        table.add_row(name, *_cells(metrics["domains"][name]))
+        table.add_row(name, *_cells(metrics["domains"][name], columns))
     table.add_section()
-    table.add_row("overall", *_cells(metrics["overall"]), style="bold")
+    table.add_row("overall", *_cells(metrics["overall"], columns), style="bold")
     return table
 
 
@@ -154,12 +204,13 @@ def _defined(value: float) -> float | None:
     return float(value) if math.isfinite(value) else None
 
 
-def _cells(values: Mapping[str, Any], names: Sequence[str] = ("rows", "auc", "gauc", "pcoc", "logloss")) -> list[str]:
+def _cells(values: Mapping[str, Any], names: Sequence[str]) -> list[str]:
     return [f"{values[n]:,}" if n == "rows" else "–" if values[n] is None else f"{values[n]:.4f}" for n in names]
 
 
 def _table(metrics: Metrics) -> str:
-    names = ("rows", "auc", "gauc", "gauc_coverage", "pcoc", "logloss", "ece")
+    names = ["rows", "auc", "gauc", "gauc_coverage", "pcoc", "logloss", "ece"]
+    names += [name for name in TRUTH if name in metrics["overall"]]
     head = "".join(f"<th>{HEADINGS[n]}</th>" for n in names)
     shown = largest(metrics)
     lines = [(name, metrics["domains"][name], "") for name in shown]

@@ -121,7 +121,8 @@ def _chunks(variant: Variant, encoder: Encoder, frame: ir.Table) -> Iterator[pa.
     import pyarrow as pa
 
     keys = [h.feature("state") for h in variant.histories]
-    needed = dict.fromkeys(["impression_id", "user", "group", "label", "split", *encoder.columns, *keys])
+    truths = [name for name in variant.label.truths if name in frame.columns]
+    needed = dict.fromkeys(["impression_id", "user", "group", "label", "split", *truths, *encoder.columns, *keys])
     for batch in frame.select(*needed).to_pyarrow_batches(chunk_size=CHUNK):
         yield pa.Table.from_batches([batch])
 

@@ -45,13 +45,17 @@ def predict(variant: Variant, encoded: Path, model: Path, device: str | None) ->
 
 
 def evaluate(predictions: ir.Table, encoded: Path) -> dict[str, Any]:
-    """AUC, GAUC, PCOC, log loss and calibration error, overall and for each known domain; undefined values are null."""
+    """AUC, GAUC, PCOC, log loss and calibration error, overall and for each known domain; undefined values are null.
+
+    Of a simulated log also what the truth itself reaches.
+    """
     from ...evaluation import report
 
     frame = predictions.to_pandas()
     domains = json.loads((encoded / "domains.json").read_text(encoding="utf-8"))
     label, score = frame["label"].to_numpy(), frame["score"].to_numpy()
-    return report.evaluate(label, score, _groups(frame["impression_id"], encoded), frame["domain"].to_numpy(), domains)
+    group, truths = _test_rows(frame["impression_id"], encoded)
+    return report.evaluate(label, score, group, frame["domain"].to_numpy(), domains, **truths)
 
 
 def draw(
@@ -95,8 +99,10 @@ def explain(encoded: Path, model: Path, seed: int, device: str | None) -> Writer
     return write
 
 
-def _groups(impressions: pd.Series, encoded: Path) -> npt.NDArray[np.int64]:
-    """The group of each impression as a number; an impression without one is a group of its own.
+def _test_rows(
+    impressions: pd.Series, encoded: Path
+) -> tuple[npt.NDArray[np.int64], dict[str, npt.NDArray[np.float64]]]:
+    """The group of each impression as a number (one without is a group of its own), and the truth where it is known.
 
     Raises:
         DataError: the predictions are of other impressions than the encoded test split.
@@ -104,7 +110,9 @@ def _groups(impressions: pd.Series, encoded: Path) -> npt.NDArray[np.int64]:
     import numpy as np
     import pandas as pd
 
-    rows = pd.read_parquet(encoded / SPLIT / "rows.parquet", columns=["impression_id", "group"])
+    from ...schema import TRUTHS
+
+    rows = pd.read_parquet(encoded / SPLIT / "rows.parquet")
     at = pd.Index(rows["impression_id"]).get_indexer(pd.Index(impressions))
     if len(at) != len(rows) or (at < 0).any():
         raise DataError(
@@ -114,4 +122,4 @@ def _groups(impressions: pd.Series, encoded: Path) -> npt.NDArray[np.int64]:
     code = pd.factorize(rows["group"])[0].astype(np.int64)
     alone = code < 0
     code[alone] = -1 - np.arange(int(alone.sum()))
-    return np.asarray(code[at])
+    return np.asarray(code[at]), {name: rows[name].to_numpy()[at] for name in TRUTHS if name in rows}

@@ -20,7 +20,8 @@ def assign(variant: Variant, impressions: ir.Table, users: ir.Table, items: ir.T
     """One row per impression of the chosen label: ids, time, domain, label and split.
 
     Columns: ``impression_id, user, item, group`` (text), ``timestamp`` (UTC), ``domain`` (name), ``domain_id``,
-    ``label``, ``split``. Domains below the minimum of training rows, or beyond the top k, join the remainder.
+    ``label``, ``split``; of a simulated log also ``true_probability`` and ``blind_probability``. Domains below the
+    minimum of training rows, or beyond the top k, join the remainder.
     """
     import ibis
 
@@ -39,6 +40,7 @@ def assign(variant: Variant, impressions: ir.Table, users: ir.Table, items: ir.T
         raw_domain=rows.raw_domain,
         label=rows[label.column].cast("int8"),
         official=_text(rows, variant.split.column),
+        **{name: rows[column] for name, column in label.truths.items()},
     )
     rows = _held(rows.mutate(split=_split(variant.split, rows)).drop("official"))
     names = _kept_domains(variant.domain, rows)
@@ -47,9 +49,10 @@ def assign(variant: Variant, impressions: ir.Table, users: ir.Table, items: ir.T
     others = len(names) if _has_remainder(rows, names) else None
     branches = [(rows.raw_domain == name, number) for number, name in enumerate(names)]
     ids = ibis.cases(*branches, else_=others) if branches else ibis.literal(others)
+    columns = ("impression_id", "user", "item", "group", "timestamp", "domain", "domain_id", "label", "split")
     return (
         rows.mutate(domain=known.ifelse(rows.raw_domain, REMAINDER), domain_id=ids.cast("int32"))
-        .select("impression_id", "user", "item", "group", "timestamp", "domain", "domain_id", "label", "split")
+        .select(*columns, *label.truths)
         .order_by("split", "impression_id")
     )
 
