@@ -240,5 +240,5 @@ def test_the_table_and_the_page_show_the_truth_where_there_is_one(tmp_path: Path
     for metrics, shown in ((known, True), (report.evaluate(**plain, domains=["a", "b"]), False)):
         console = Console(width=160, record=True)
         console.print(report.summary(metrics))
-        assert ("AUC of the truth" in console.export_text()) is shown
-        assert ("log loss of the truth" in report.page(metrics, title="t", facts={}, pictures=[])) is shown
+        assert ("gap closed" in console.export_text()) is shown
+        assert ("oracle log loss" in report.page(metrics, title="t", facts={}, pictures=[])) is shown

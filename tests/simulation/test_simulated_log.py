@@ -28,6 +28,8 @@ from multidomain.pipelines.validate.nodes import validate as validate_tables
 from multidomain.simulation.generate import generate
 from multidomain.sources.simulated import tables
 
+pytestmark = pytest.mark.slow
+
 
 @dataclass
 class Prepared:

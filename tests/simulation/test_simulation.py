@@ -133,6 +133,14 @@ def test_not_seeing_what_the_effect_depends_on_costs_three_to_six_points_of_auc(
     assert 0.03 <= oracle - blind <= 0.06
 
 
+@pytest.mark.parametrize("preset", PRESETS)
+def test_the_readme_says_what_the_truth_and_the_blind_truth_reach(log, preset):
+    made = log(preset)
+    (line,) = [row for row in (PROJECT / "README.md").read_text().splitlines() if f"| `{FILES[preset]}` |" in row]
+    said = [float(cell) for cell in line.strip(" |").split("|")[-2:]]
+    assert said == pytest.approx([auc(made.clicked, p) for p in (made.truth, made.blind)], abs=1e-4)
+
+
 def test_without_effect_there_is_no_gap_and_the_domain_says_nothing(log):
     made = log("none")
     assert made.truth is made.blind

@@ -28,10 +28,10 @@ HEADINGS = {
     "logloss": "log loss",
     "ece": "ECE",
     "rows": "rows",
-    "oracle_auc": "AUC of the truth",
-    "oracle_logloss": "log loss of the truth",
-    "blind_auc": "AUC of the blind truth",
-    "share_of_gap_closed": "of the gap closed",
+    "oracle_auc": "oracle AUC",
+    "oracle_logloss": "oracle log loss",
+    "blind_auc": "blind AUC",
+    "share_of_gap_closed": "gap closed",
 }
 SHOWN = ("rows", "auc", "gauc", "pcoc", "logloss")
 TRUTH = ("oracle_auc", "oracle_logloss", "blind_auc", "share_of_gap_closed")  # only where the log knows its truth
