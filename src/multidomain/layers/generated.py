@@ -1,0 +1,135 @@
+"""Linear layers whose weights are generated from a condition: dynamic weights.
+
+HierRec, APG and DFFM have them. A condition such as the embedding of the domain is the same for many rows of a batch;
+:class:`Distinct` finds the different ones, so that the weights are generated once for each.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from .domain_linear import Segments, grouped_linear
+from .mlp import he_
+
+_FEW = 32  # rows per condition below which gathered weights are faster than a product per condition
+
+
+@dataclass(frozen=True)
+class Distinct:
+    """The different rows of a condition (B, k).
+
+    Attributes:
+        rows: (U, k), each once. What they learn is passed on to the rows that share them, in equal parts.
+        index: (B,), ``rows[index]`` is the condition.
+    """
+
+    rows: Tensor
+    index: Tensor
+
+    @classmethod
+    def of(cls, condition: Tensor) -> Distinct:
+        """Find them; rows are the same if their bits are."""
+        index = _classes(condition.detach())
+        size = int(index.max()) + 1 if len(index) else 0
+        position = torch.arange(len(index), device=index.device)
+        first = position.new_full((size,), len(index)).scatter_reduce(0, index, position, "amin")
+        rows = condition.detach()[first]
+        if condition.requires_grad:
+            count = torch.bincount(index, minlength=size).unsqueeze(1)
+            mean = torch.zeros_like(rows).index_add(0, index, condition) / count
+            rows = rows + (mean - mean.detach())  # the value of the first, the gradient of the mean
+        return cls(rows, index)
+
+
+def _classes(condition: Tensor) -> Tensor:
+    """(B, k) -> (B,) of 0 … U-1, equal for equal rows.
+
+    Sorting rows takes longer than a layer; sorting one number per row does not. The number is a sum of the row's bits
+    with fixed odd factors; that no two different rows have the same is checked.
+    """
+    bits = condition.float().contiguous().view(torch.int32).long()
+    factor = torch.full(condition.shape[1:], 0x5851F42D4C957F2D, device=bits.device).cumprod(0)
+    index: Tensor = torch.unique((bits * factor).sum(1), return_inverse=True)[1]
+    if not _is_right(condition, index):
+        index = torch.unique(condition, dim=0, return_inverse=True)[1]
+    return index
+
+
+def _is_right(condition: Tensor, index: Tensor) -> bool:
+    """Whether rows of one class are the same row."""
+    example = torch.zeros_like(condition).index_copy(0, index, condition)  # of each class, one of its rows
+    return torch.equal(example[index], condition)
+
+
+class GeneratedLinear(nn.Module):
+    """``W(c)ᵀ x + b(c)``, W and b being linear in the condition c: ``[W; b] = A c + a``.
+
+    The generator's bias a starts as He's weights for the layer and zeros for its b: the layer starts as an ordinary
+    one, the same for every condition, and A, of variance 1 / (k i), adds to it what the condition makes different.
+
+    Args:
+        condition: k, width of the condition.
+        in_features: i.
+        out_features: o.
+        relu: whether a ReLU follows (decides the scale of W at the start).
+        bias: whether there is a b.
+    """
+
+    def __init__(
+        self, *, condition: int, in_features: int, out_features: int, relu: bool = False, bias: bool = True
+    ) -> None:
+        super().__init__()
+        self.in_features, self.out_features = in_features, out_features
+        self.size = in_features * out_features
+        self.generator = nn.Linear(condition, self.size + out_features * bias)
+        he_(self.generator.weight, condition * in_features, relu=False)
+        nn.init.zeros_(self.generator.bias)
+        with torch.no_grad():
+            he_(self.generator.bias[: self.size], in_features, relu=relu)
+
+    def weights(self, condition: Tensor) -> tuple[Tensor, Tensor]:
+        """(…, k) -> W (…, i, o) and b (…, o), zero without bias."""
+        generated: Tensor = self.generator(condition)
+        weight = generated[..., : self.size].reshape(*condition.shape[:-1], self.in_features, self.out_features)
+        if generated.shape[-1] == self.size:
+            return weight, generated.new_zeros(*generated.shape[:-1], self.out_features)
+        return weight, generated[..., self.size :]
+
+    def distinct(self, x: Tensor, condition: Distinct) -> Tensor:
+        """(B, i) or (B, n, i) -> (B, o) or (B, n, o); W and b are generated once for each different condition."""
+        weight, bias = self.weights(condition.rows)  # (U, i, o), (U, o)
+        if x.dim() == 3:
+            return _rows(x, condition.index, weight, bias)
+        return _rows(x.unsqueeze(1), condition.index, weight, bias)[:, 0]
+
+    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
+        """(B, i), or (B, G, i) with an input for each condition; (B, G, k) -> (B, G, o).
+
+        W and b are those of each row and each of its G conditions. An x that the G conditions share meets A first:
+        ``(A x) c`` is a G-th of the work of ``(A c)ᵀ x``.
+        """
+        if x.dim() == 3:
+            weight, bias = self.weights(condition)  # (B, G, i, o), (B, G, o)
+            return (x.unsqueeze(2) @ weight)[:, :, 0] + bias
+        A, a = self.generator.weight, self.generator.bias  # (i o + o, k), (i o + o,)
+        shape = (len(x), self.out_features, A.shape[1])
+        layers = (x @ A[: self.size].view(self.in_features, -1)).view(shape)  # (B, o, k)
+        same = x @ a[: self.size].view(self.in_features, self.out_features)  # (B, o), whatever the condition
+        output = torch.baddbmm(same.unsqueeze(1), condition, layers.transpose(1, 2))  # (B, G, o)
+        if len(a) == self.size:
+            return output
+        return output + nn.functional.linear(condition, A[self.size :], a[self.size :])
+
+
+def _rows(x: Tensor, index: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """``x[r] @ weight[index[r]] + bias[index[r]]`` for each row r: (B, n, i), (B,), (U, i, o), (U, o) -> (B, n, o)."""
+    if len(index) < _FEW * len(weight) or not len(index):
+        return torch.baddbmm(bias[index].unsqueeze(1), x, weight[index])
+    segments = Segments.of(index, len(weight) - 1)
+    n = x.shape[1]
+    wide = Segments(segments.domain, segments.order, segments.inverse, [count * n for count in segments.counts])
+    output = grouped_linear(segments.sort(x).flatten(0, 1), wide, weight.unbind(0), bias.unbind(0))
+    return segments.unsort(output.view(len(index), n, -1))
