@@ -17,6 +17,14 @@ def he_(weight: Tensor, fan_in: int, *, relu: bool) -> None:
         weight.normal_(std=((2.0 if relu else 1.0) / fan_in) ** 0.5)
 
 
+def he_linear(in_features: int, out_features: int, *, relu: bool) -> nn.Linear:
+    """A linear layer that starts with He's weights and zero biases."""
+    layer = nn.Linear(in_features, out_features)
+    he_(layer.weight, in_features, relu=relu)
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
 class MLP(nn.Module):
     """Linear, ReLU, dropout for each hidden width, then a linear output.
 

@@ -22,7 +22,7 @@ from ..inputs import InputSchema
 from ..layers.dropout import Dropout
 from ..layers.generated import Distinct, GeneratedLinear
 from ..layers.inputs import Inputs
-from ..layers.mlp import he_
+from ..layers.mlp import he_, he_linear
 from ..layers.normalization import BatchNorm
 from .base import InputOptions, MultiDomainModel, check_shares, check_sizes, check_switches, check_widths
 
@@ -106,7 +106,7 @@ class HierRec(MultiDomainModel):
             self.implicit = ScenarioLayer(condition=len(self._common) * d, in_features=width, widths=scenario)
             width = heads * scenario[-1]
         self.output = FC(in_features=width, widths=hidden, dropout=dropout)
-        self.head = _linear(self.output.out_features, 1, relu=False)
+        self.head = he_linear(self.output.out_features, 1, relu=False)
         self.add_auxiliary(auxiliary)
 
     @property
@@ -148,13 +148,6 @@ def _is_domain(schema: InputSchema, field: str) -> bool:
     return field in schema.categorical and schema.owners.get(field) == "domain"
 
 
-def _linear(in_features: int, out_features: int, *, relu: bool) -> nn.Linear:
-    layer = nn.Linear(in_features, out_features)
-    he_(layer.weight, in_features, relu=relu)
-    nn.init.zeros_(layer.bias)
-    return layer
-
-
 class FC(nn.Module):
     """Fully-connected layers, each ``σ(Dropout(BN(W h + b)))`` (Eq. 5).
 
@@ -170,7 +163,7 @@ class FC(nn.Module):
     def __init__(self, *, in_features: int, widths: Sequence[int], dropout: float) -> None:
         super().__init__()
         self.out_features = [in_features, *widths][-1]
-        self.layers = nn.ModuleList(_linear(i, o, relu=True) for i, o in pairwise([in_features, *widths]))
+        self.layers = nn.ModuleList(he_linear(i, o, relu=True) for i, o in pairwise([in_features, *widths]))
         self.norms = nn.ModuleList(BatchNorm(width) for width in widths)
         self.dropout = Dropout(share=dropout)
 
@@ -251,8 +244,8 @@ class FieldAttention(nn.Module):
 
     def __init__(self, *, features: int, dropout: float) -> None:
         super().__init__()
-        self.project = _linear(features, 3 * features, relu=False)
-        self.out = _linear(features, features, relu=False)
+        self.project = he_linear(features, 3 * features, relu=False)
+        self.out = he_linear(features, features, relu=False)
         self.dropout = Dropout(share=dropout)
 
     def forward(self, P: Tensor) -> Tensor:
