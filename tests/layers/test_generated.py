@@ -137,8 +137,13 @@ def test_at_the_start_the_layer_is_an_ordinary_one_with_he_weights():
     assert weight.std().item() == pytest.approx(64**-0.5, rel=0.05)
     other = layer.weights(torch.randn(1, 16))[0] - weight  # a condition as large as weights ever are adds as much
     assert other.std().item() == pytest.approx(64**-0.5, rel=0.5)
-    ahead_of_relu = GeneratedLinear(condition=16, in_features=64, out_features=64, relu=True)
-    assert ahead_of_relu.weights(torch.zeros(1, 16))[0].std().item() == pytest.approx((2 / 64) ** 0.5, rel=0.05)
+
+
+def test_a_layer_may_start_as_the_identity():
+    layer = GeneratedLinear(condition=3, in_features=5, out_features=5, identity=True)
+    weight, bias = layer.weights(torch.zeros(1, 3))
+    assert torch.equal(weight[0], torch.eye(5))
+    assert not bias.any()
 
 
 def test_the_threshold_between_the_two_ways_is_where_the_tests_think_it_is():

@@ -27,12 +27,6 @@ def expected_parameters(model: models.MultiDomainModel) -> int:
     return len(model.schema.numerical) * d + (M + 1) * d + hidden + 8 + 1
 
 
-def test_the_number_of_parameters_is_that_of_the_formula():
-    model = models.build("apg", SCHEMA, **SMALL)
-    table = model.inputs.embedding.table.weight.numel()
-    assert sum(p.numel() for p in model.parameters()) - table == expected_parameters(model)
-
-
 def _matrix(s: dict[str, np.ndarray], layer: str, z: np.ndarray, factors: int = 2) -> np.ndarray:
     """``W_z = U S_z V`` (o, i), with U = U_l U_r and V = V_l V_r; the model holds the factors transposed."""
     V, U = np.eye(s[layer + "V.0"].shape[0]), np.eye(K)

@@ -67,19 +67,19 @@ def _is_right(condition: Tensor, index: Tensor) -> bool:
 class GeneratedLinear(nn.Module):
     """``W(c)ᵀ x + b(c)``, W and b being linear in the condition c: ``[W; b] = A c + a``.
 
-    The generator's bias a starts as He's weights for the layer and zeros for its b: the layer starts as an ordinary
-    one, the same for every condition, and A, of variance 1 / (k i), adds to it what the condition makes different.
+    The generator's bias a starts as the weights of an ordinary layer, He's or the identity, and zeros for its b: at the
+    start that layer is every condition's, and A, of variance 1 / (k i), adds to it what the condition makes different.
 
     Args:
         condition: k, width of the condition.
         in_features: i.
         out_features: o.
-        relu: whether a ReLU follows (decides the scale of W at the start).
         bias: whether there is a b.
+        identity: start from the identity; i = o then.
     """
 
     def __init__(
-        self, *, condition: int, in_features: int, out_features: int, relu: bool = False, bias: bool = True
+        self, *, condition: int, in_features: int, out_features: int, bias: bool = True, identity: bool = False
     ) -> None:
         super().__init__()
         self.in_features, self.out_features = in_features, out_features
@@ -88,7 +88,11 @@ class GeneratedLinear(nn.Module):
         he_(self.generator.weight, condition * in_features, relu=False)
         nn.init.zeros_(self.generator.bias)
         with torch.no_grad():
-            he_(self.generator.bias[: self.size], in_features, relu=relu)
+            weight = self.generator.bias[: self.size].view(in_features, out_features)
+            if identity:
+                nn.init.eye_(weight)
+            else:
+                he_(weight, in_features, relu=False)
 
     def weights(self, condition: Tensor) -> tuple[Tensor, Tensor]:
         """(…, k) -> W (…, i, o) and b (…, o), zero without bias."""

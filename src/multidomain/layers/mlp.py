@@ -14,7 +14,7 @@ from .dropout import Dropout
 def he_(weight: Tensor, fan_in: int, *, relu: bool) -> None:
     """He et al. 2015: variance 2 / fan_in before a ReLU, 1 / fan_in before a linear output."""
     with torch.no_grad():
-        weight.normal_(std=((2.0 if relu else 1.0) / fan_in) ** 0.5)
+        weight.normal_(std=((2.0 if relu else 1.0) / max(fan_in, 1)) ** 0.5)
 
 
 def he_linear(in_features: int, out_features: int, *, relu: bool) -> nn.Linear:

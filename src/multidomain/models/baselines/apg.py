@@ -111,11 +111,10 @@ class APGLayer(nn.Module):
         super().__init__()
         inner = [over] if over else []
         self.V = _factors(in_features, *inner, rank)  # [V_r, V_l], or V
-        self.S = GeneratedLinear(condition=condition, in_features=rank, out_features=rank, bias=False)
+        self.S = GeneratedLinear(condition=condition, in_features=rank, out_features=rank, bias=False, identity=True)
         self.U = _factors(rank, *inner, out_features)  # [U_r, U_l], or U
         self.bias = nn.Parameter(torch.zeros(out_features))
         with torch.no_grad():
-            self.S.generator.bias.copy_(torch.eye(rank).flatten())
             self.U[-1].mul_(2**0.5)  # a ReLU follows
 
     def forward(self, x: Tensor, z: Distinct | None) -> Tensor:
