@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
-import itertools
 
 import numpy as np
 import pytest
 import torch
 from model_cases import SCHEMA, SMALL, make_batch, trained
 from torch.nn.functional import binary_cross_entropy_with_logits
+from towers_by_hand import dense, network, state
 
 from multidomain import models
 from multidomain.errors import ConfigurationError
@@ -20,9 +21,8 @@ PRUNING = pytest.mark.parametrize("form", ["binarization", "fusion"])
 
 def expected_parameters(model: models.MultiDomainModel) -> int:
     c, d, M = model.inputs.width, model.inputs.embedding_dim, model.schema.domains
-    layers = sum((i + 1) * o for i, o in itertools.pairwise([d + c, 16, 8, 1]))
-    pruners = sum((d + width + 1) * width for width in (16, 8))
-    return len(model.schema.numerical) * d + (M + 1) * d + layers + pruners
+    pruners = dense(d + 16, 16) + dense(d + 8, 8)
+    return len(model.schema.numerical) * d + (M + 1) * d + dense(d + c, 16, 8, 1) + pruners
 
 
 def _model(form: str = "fusion", **config) -> models.MultiDomainModel:
@@ -54,8 +54,7 @@ def _factors(form: str, v_in: np.ndarray, alpha: float = 5.0, beta: float = 2.0,
 @pytest.mark.parametrize("neurons", [True, False])
 def test_the_logit_is_that_of_the_equations(form, neurons):
     model, batch = _pruning(form, neurons=neurons), make_batch(12, seed=4)
-    s = {key: value.detach().double().numpy() for key, value in model.state_dict().items()}
-    expected, shares = [], []
+    s, expected, shares = state(model), [], []
     for z, p in zip(model.inputs(batch).z.detach().double().numpy(), batch.domain.tolist(), strict=True):
         e_d = s["inputs.distribution.domain.weight"][p]
         h, zeros = np.concatenate([e_d, z]), []
@@ -64,7 +63,7 @@ def test_the_logit_is_that_of_the_equations(form, neurons):
             seen = np.concatenate([e_d, h]) if neurons else e_d
             factors = _factors(form, s[f"pruners.{number}.weight"] @ seen + s[f"pruners.{number}.bias"])
             h, zeros = h * factors, [*zeros, (factors == 0).mean()]
-        expected.append((s["head.layers.0.weight"] @ h + s["head.layers.0.bias"]).item())
+        expected.append(network(s, "head.layers.", h, linear_output=True).item())
         shares.append(zeros)
     np.testing.assert_allclose(model(batch).detach(), expected, atol=1e-5)
     np.testing.assert_allclose(model.insights(batch)["sparsity"], shares, atol=1e-6)
@@ -130,7 +129,7 @@ def test_at_the_start_nothing_is_pruned_and_factors_are_one(form):
 
 def _loss_of(r: list[float], form: str = "fusion", **config) -> float:
     """R_s when the share r[l] of 100 neurons of layer l is pruned, at the end of the ramp."""
-    model = _model(form, **config)
+    model = _model(form, hidden=[8] * len(r), **config)
     model.batches_seen += 1000
     every = [torch.cat([torch.zeros(1, round(100 * one)), torch.ones(1, 100 - round(100 * one))], 1) for one in r]
     return model._regularization(every).item()
@@ -189,6 +188,22 @@ def test_the_regularization_teaches_pruners_although_the_step_has_no_gradient(fo
     model.auxiliary_loss().backward()
     for pruner in model.pruners:
         assert (pruner.bias.grad > 0).all()  # nothing is pruned yet: all biases go down
+
+
+def test_the_shares_of_the_last_training_batch_are_told_after_an_epoch():
+    model = _pruning("fusion", unknown_rate=0.0)
+    model.train()(make_batch(50))
+    shares = model.eval().insights(make_batch(50))["sparsity"].mean(0)
+    model(make_batch(7, seed=3))
+    assert model.diagnostics() == pytest.approx(
+        {"pruned_layer_1": shares[0].item(), "pruned_layer_2": shares[1].item()}
+    )
+
+
+def test_a_model_in_training_can_be_copied():
+    model = _model(unknown_rate=0.0)
+    model(make_batch(5))
+    assert torch.equal(copy.deepcopy(model).eval()(make_batch(9)), model.eval()(make_batch(9)))
 
 
 def test_evaluation_adds_nothing_to_the_loss():

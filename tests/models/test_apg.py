@@ -10,6 +10,7 @@ import pytest
 import torch
 from model_cases import SCHEMA, SMALL, make_batch, trained
 from torch.utils.flop_counter import FlopCounterMode
+from towers_by_hand import State, state
 
 from multidomain import models
 from multidomain.errors import ConfigurationError
@@ -27,7 +28,7 @@ def expected_parameters(model: models.MultiDomainModel) -> int:
     return len(model.schema.numerical) * d + (M + 1) * d + hidden + 8 + 1
 
 
-def _matrix(s: dict[str, np.ndarray], layer: str, z: np.ndarray, factors: int = 2) -> np.ndarray:
+def _matrix(s: State, layer: str, z: np.ndarray, factors: int = 2) -> np.ndarray:
     """``W_z = U S_z V`` (o, i), with U = U_l U_r and V = V_l V_r; the model holds the factors transposed."""
     V, U = np.eye(s[layer + "V.0"].shape[0]), np.eye(K)
     for number in range(factors):
@@ -46,15 +47,11 @@ def _fitted(**config) -> models.MultiDomainModel:
     return model
 
 
-def _state(model: models.MultiDomainModel) -> dict[str, np.ndarray]:
-    return {key: value.detach().numpy() for key, value in model.state_dict().items()}
-
-
 @pytest.mark.parametrize("over", [0, 32])
 @pytest.mark.parametrize("condition", ["distribution", "self"])
 def test_the_logit_is_that_of_whole_matrices_U_S_V(over, condition):
     model, batch = _fitted(over_parameterization=over, condition=condition), make_batch(12, seed=4)
-    s, expected = _state(model), []
+    s, expected = state(model), []
     for h, p in zip(model.inputs(batch).z.detach().numpy(), batch.domain.tolist(), strict=True):
         for number in range(2):
             layer = f"layers.{number}."
@@ -67,7 +64,7 @@ def test_the_logit_is_that_of_whole_matrices_U_S_V(over, condition):
 
 def test_the_generated_matrix_has_rank_K_and_differs_between_domains():
     model = _fitted()
-    s = _state(model)
+    s = state(model)
     one, other = (_matrix(s, "layers.0.", e) for e in s["inputs.distribution.domain.weight"][:2])
     assert one.shape == (16, model.inputs.width)
     assert np.linalg.matrix_rank(one) == K

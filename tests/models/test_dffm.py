@@ -8,9 +8,9 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from by_hand import network, network_parameters, weights
 from model_cases import SCHEMA, SMALL, make_batch, trained
 from torch.utils.flop_counter import FlopCounterMode
+from towers_by_hand import State, dense, network, state
 
 from multidomain import models
 from multidomain.batch import Batch
@@ -25,7 +25,7 @@ def expected_parameters(model: MultiDomainModel) -> int:
     d, M = model.inputs.embedding_dim, model.schema.domains
     domain_network = 2 * (d + 1) * (d * d + d)
     behaviour = 4 * (2 * d) * (HEADS * A) + (3 * d + 1) * (HEADS * A)  # Q, K, V, O, and the factors of [E^t; E^d]
-    deep = network_parameters(DEEP, *SMALL["hidden"], 1)
+    deep = dense(DEEP, *SMALL["hidden"], 1)
     return len(model.schema.numerical) * d + (M + 1) * d + domain_network + behaviour + deep
 
 
@@ -41,7 +41,7 @@ def _fitted(**config) -> MultiDomainModel:
     return model
 
 
-def _domain_network(s: dict[str, np.ndarray], e: np.ndarray, e_d: np.ndarray) -> np.ndarray:
+def _domain_network(s: State, e: np.ndarray, e_d: np.ndarray) -> np.ndarray:
     """Eq. 3-6: D(e)."""
     h, number = e, 0
     while (g := f"domain_network.{number}.generator.") + "weight" in s:
@@ -51,7 +51,7 @@ def _domain_network(s: dict[str, np.ndarray], e: np.ndarray, e_d: np.ndarray) ->
     return h
 
 
-def _behaviour(s: dict[str, np.ndarray], e_h: np.ndarray, e_t: np.ndarray, e_d: np.ndarray) -> np.ndarray:
+def _behaviour(s: State, e_h: np.ndarray, e_t: np.ndarray, e_d: np.ndarray) -> np.ndarray:
     """DFUB over the events there are, query by query and head by head: (H·d,)."""
     if not len(e_h):
         return np.zeros(2 * D)
@@ -67,7 +67,7 @@ def _behaviour(s: dict[str, np.ndarray], e_h: np.ndarray, e_t: np.ndarray, e_d: 
     return np.mean(outputs, axis=0)
 
 
-def _embedded(s: dict[str, np.ndarray], batch: Batch, row: int) -> tuple[np.ndarray, np.ndarray]:
+def _embedded(s: State, batch: Batch, row: int) -> tuple[np.ndarray, np.ndarray]:
     """E^h (events, H·d) and E^t (H·d,) of a row of SCHEMA: items beside genres."""
     item, genre = 12, 32  # where the vocabularies start
     table = s["inputs.embedding.table.weight"]
@@ -89,14 +89,16 @@ def _one(table: np.ndarray, start: int, number: int) -> np.ndarray:
 @pytest.mark.parametrize("depth", [1, 2])
 def test_the_logit_is_that_of_the_equations(depth):
     model, batch = _fitted(depth=depth), make_batch(16, seed=4)
-    s, expected = weights(model), []
+    s, expected = state(model), []
     for row, p in enumerate(batch.domain.tolist()):
         e = model.inputs(batch).fields[row].detach().double().numpy()
         e_d = s["inputs.distribution.domain.weight"][p]
         facilitated = [_domain_network(s, one, e_d) for one in e]
         products = [facilitated[i] @ facilitated[j] for i, j in itertools.combinations(range(FIELDS), 2)]  # Eq. 2
         past = _behaviour(s, *_embedded(s, batch, row), e_d)
-        expected.append(network(s, "deep", np.concatenate([e.reshape(-1), products, past])).item())
+        expected.append(
+            network(s, "deep.layers.", np.concatenate([e.reshape(-1), products, past]), linear_output=True).item()
+        )
     assert {0, 4} <= set((batch.history["clicked"] > 0).sum(1).tolist())  # empty and full histories
     assert np.std(expected) > 0.05
     np.testing.assert_allclose(model(batch).detach(), expected, atol=1e-4)

@@ -7,8 +7,9 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from by_hand import auxiliary, first_order, input_parameters, network, network_parameters, weights
+from interactions_by_hand import common_parameters, first_order
 from model_cases import SCHEMA, SMALL, make_batch, trained
+from towers_by_hand import State, auxiliary, dense, network, state
 
 from multidomain import models
 from multidomain.errors import ConfigurationError
@@ -24,8 +25,8 @@ def expected_parameters(model: MultiDomainModel) -> int:
     d = model.inputs.embedding_dim
     first = sum(model.schema.vocabularies.values()) + len(model.schema.numerical)
     excitation = FIELDS * 2 + 2 * FIELDS + FIELDS
-    deep = network_parameters(2 * PAIRS * d, *SMALL["hidden"], 1)
-    return input_parameters(model) + first + excitation + 2 * PAIRS * d * d + deep
+    deep = dense(2 * PAIRS * d, *SMALL["hidden"], 1)
+    return common_parameters(model) + first + excitation + 2 * PAIRS * d * d + deep
 
 
 def _fitted(**config) -> MultiDomainModel:
@@ -39,7 +40,7 @@ def _fitted(**config) -> MultiDomainModel:
     return model
 
 
-def _importance(s: dict[str, np.ndarray], e: np.ndarray) -> np.ndarray:
+def _importance(s: State, e: np.ndarray) -> np.ndarray:
     """Eq. 2-3: squeeze by the mean, then two layers with ReLU."""
     z = np.array([sum(vector) / len(vector) for vector in e])
     inner = np.maximum(s["senet.inner.weight"] @ z, 0)
@@ -58,13 +59,15 @@ def _interactions(W: np.ndarray, v: np.ndarray, kind: str) -> np.ndarray:
 @KINDS
 def test_the_logit_is_that_of_equations_1_to_12(bilinear):
     model, batch = _fitted(bilinear=bilinear), make_batch(12, seed=4)
-    s, expected = weights(model), []
+    s, expected = state(model), []
     fields = model.inputs(batch).fields.detach().double().numpy()
     for row, (e, p) in enumerate(zip(fields, batch.domain.tolist(), strict=True)):
         v = _importance(s, e)[:, None] * e  # Eq. 4
         c = np.concatenate([_interactions(s[f"of_{n}.weight"], x, bilinear) for n, x in (("E", e), ("V", v))])  # Eq. 8
         linear = first_order(model, s, "first_order", batch, row)
-        expected.append(linear + network(s, "deep", c).item() + auxiliary(s, e.reshape(-1), p))  # Eq. 12
+        expected.append(
+            linear + network(s, "deep.layers.", c, linear_output=True).item() + auxiliary(s, e.reshape(-1), p)
+        )  # Eq. 12
     assert np.std(expected) > 0.1
     np.testing.assert_allclose(model(batch).detach(), expected, atol=1e-4)
 
@@ -74,7 +77,7 @@ def test_importance_is_per_row_and_field_and_never_negative():
     importance = model.insights(batch)["field_weights"]
     assert importance.shape == (12, 1, FIELDS)
     assert importance.min() >= 0
-    fields, s = model.inputs(batch).fields.detach().double().numpy(), weights(model)
+    fields, s = model.inputs(batch).fields.detach().double().numpy(), state(model)
     np.testing.assert_allclose(importance[:, 0], [_importance(s, e) for e in fields], atol=1e-5)
     assert importance.std(0).max() > 0.01
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 from model_cases import SCHEMA, SMALL, make_batch, take, trained
 from torch.utils.flop_counter import FlopCounterMode
+from towers_by_hand import State, softmax, state
 
 from multidomain import models
 from multidomain.errors import ConfigurationError
@@ -30,13 +31,6 @@ def expected_parameters(model: models.MultiDomainModel) -> int:
     numerical, e_s = len(model.schema.numerical) * d, (M + 1) * d
     field_weights = (d + 1) * G * (c // d)
     return numerical + e_s + network(c, 64) + made(d) + field_weights + made(c) + network(G * 64, 16, 8) + 8 + 1
-
-
-State = dict[str, np.ndarray]
-
-
-def _state(model: models.MultiDomainModel) -> State:
-    return {key: value.detach().double().numpy().copy() for key, value in model.state_dict().items()}
 
 
 def _fc(s: State, name: str, h: np.ndarray) -> np.ndarray:
@@ -63,7 +57,7 @@ def _scenario(s: State, name: str, h: np.ndarray, source: np.ndarray) -> np.ndar
 def _field_weights(s: State, e_s: np.ndarray, fields: int = FIELDS) -> np.ndarray:
     """Eq. 6 with one FC: (G, I)."""
     ori = (e_s @ s["field_scores.weight"][0] + s["field_scores.bias"]).reshape(-1, fields)
-    return np.exp(ori) / np.exp(ori).sum(1, keepdims=True)
+    return np.array([softmax(of_head) for of_head in ori])
 
 
 def _by_hand(s: State, E_c: np.ndarray, e_s: np.ndarray, *, explicit: bool = True, implicit: bool = True) -> float:
@@ -102,7 +96,7 @@ def _loss_by_hand(model: models.MultiDomainModel, s: State, batch, **ablation: b
 def test_the_logit_is_that_of_equations_1_to_9(ablation):
     model = _fitted(**ablation)
     batch = make_batch(12, seed=4)
-    expected = _loss_by_hand(model, _state(model), batch, **{k: v for k, v in ablation.items() if k != "heads"})
+    expected = _loss_by_hand(model, state(model), batch, **{k: v for k, v in ablation.items() if k != "heads"})
     assert expected.std() > 0.05
     np.testing.assert_allclose(model(batch).detach(), expected, atol=1e-9)
 
@@ -115,7 +109,7 @@ def test_every_gradient_is_that_of_the_equations():
     for name, parameter in model.named_parameters():
         if name.startswith("inputs.embedding"):
             continue
-        s, step = _state(model), 1e-6
+        s, step = {key: value.copy() for key, value in state(model).items()}, 1e-6
         for at in np.random.default_rng(1).integers(parameter.numel(), size=4):
             losses = []
             for shift in (step, -step):
@@ -133,7 +127,7 @@ def test_the_gradient_of_the_embeddings_is_that_of_the_equations():
     fields = []
     model.inputs.embedding.register_forward_hook(lambda *call: fields.append(call[2].fields) or fields[0].retain_grad())
     model(batch).sum().backward()
-    s, E_c, learnt = _state(model), fields[0].detach().numpy(), fields[0].grad.numpy()
+    s, E_c, learnt = state(model), fields[0].detach().numpy(), fields[0].grad.numpy()
     for row, p in enumerate(batch.domain.tolist()):
         e_s = s["inputs.distribution.domain.weight"][p]
         for i, j in ((0, 0), (2, 3), (6, 1)):
@@ -185,7 +179,7 @@ def test_field_weights_are_a_distribution_over_the_common_fields_that_the_domain
         rows = weights[batch.domain == p]
         torch.testing.assert_close(rows, rows[:1].expand_as(rows))
     assert not torch.allclose(weights[batch.domain == 0][0], weights[batch.domain == 1][0])
-    s = {key: value.detach().double().numpy() for key, value in model.state_dict().items()}
+    s = state(model)
     e_s = s["inputs.distribution.domain.weight"][0]
     np.testing.assert_allclose(weights[batch.domain == 0][0], _field_weights(s, e_s), atol=1e-6)
     assert model.common_fields == ("user", "item", "genre", "clicked", "clicked_genre", "genres", "year")
@@ -291,7 +285,7 @@ def _attention_by_hand(s: State, P: np.ndarray) -> np.ndarray:
 
 def test_the_official_variant_attends_between_fields_and_gives_each_head_its_part_of_e_s():
     model, batch = _fitted(official_variant=True), make_batch(8, seed=4)
-    s, x = _state(model), model.inputs(batch)
+    s, x = state(model), model.inputs(batch)
     expected = []
     for E_c, p in zip(x.fields.detach().numpy(), batch.domain.tolist(), strict=True):
         e_s = s["inputs.distribution.domain.weight"][p]
@@ -301,7 +295,7 @@ def test_the_official_variant_attends_between_fields_and_gives_each_head_its_par
             ori = (
                 e_s[g : g + 1] @ s["field_scores.weight"][g] + s["field_scores.bias"].reshape(G, FIELDS)[g]
             )  # d / G = 1
-            P_g = (np.exp(ori) / np.exp(ori).sum())[:, None] * E_c
+            P_g = softmax(ori)[:, None] * E_c
             heads.append(_scenario(s, "implicit", o, _attention_by_hand(s, P_g).ravel()))
         expected.append((s["head.weight"] @ _fc(s, "output", np.concatenate(heads)) + s["head.bias"]).item())
     np.testing.assert_allclose(model(batch).detach(), expected, atol=1e-9)

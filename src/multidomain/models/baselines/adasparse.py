@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Unpack
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -70,6 +70,7 @@ class AdaSparse(MultiDomainModel):
     layers: Sequence[nn.Linear]
     pruners: Sequence[nn.Linear]
     batches_seen: Tensor
+    pruned: Tensor
 
     def __init__(
         self,
@@ -111,6 +112,7 @@ class AdaSparse(MultiDomainModel):
         self.dropout = Dropout(share=dropout)
         self.head = MLP(in_features=hidden[-1] if hidden else k + self.inputs.width, hidden=[])
         self.register_buffer("batches_seen", torch.zeros((), dtype=torch.int64))
+        self.register_buffer("pruned", torch.zeros(len(hidden)))
         self._loss: Tensor | None = None
         self.add_auxiliary(auxiliary)
 
@@ -122,10 +124,18 @@ class AdaSparse(MultiDomainModel):
         self.batches_seen += self.training
         return self.with_auxiliary(logit, x)
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_loss": None}  # a copy does not share the graph of the batch last seen
+
     def auxiliary_loss(self) -> Tensor:
         """R_s of the training batch last seen."""
         loss = super().auxiliary_loss()
         return loss if self._loss is None else loss + self._loss
+
+    def diagnostics(self) -> dict[str, float]:
+        """``pruned_layer_1`` …: r^l of the training batch last seen."""
+        shares = enumerate(self.pruned.tolist(), start=1)
+        return {**super().diagnostics(), **{f"pruned_layer_{layer}": share for layer, share in shares}}
 
     def insights(self, batch: Batch) -> dict[str, Tensor]:
         """``sparsity`` (B, L): the share of each hidden layer's neurons that is pruned for a row."""
@@ -162,6 +172,7 @@ class AdaSparse(MultiDomainModel):
         if self.form == "scaling" or not every or not len(every[0]):
             return self.batches_seen.new_zeros((), dtype=torch.float32)
         r = torch.stack([1 - kept.mean() for kept in every])  # r^l  (L,)
+        self.pruned.copy_(r.detach())
         outside = (r < low) | (r > high)
         penalty = (r - (low + high) / 2).square() * outside
         return self._ramped(self.regularization) * penalty.mean()
