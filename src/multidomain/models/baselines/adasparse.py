@@ -34,14 +34,14 @@ FORMS = ("binarization", "scaling", "fusion")
 
 
 class AdaSparse(MultiDomainModel):
-    """A fully-connected network that prunes, in every hidden layer, the neurons a domain has no use for (section 3).
+    """A fully-connected network that prunes, in every hidden layer, the neurons a domain has no use for (Figure 2).
 
     What the paper leaves open or contradicts, as chosen here (†):
 
     - † ``sign(|v_out| - ε)`` is 1 above the threshold and **0** below it: taken literally it would be -1, and nothing
       would be pruned.
-    - † that step has no gradient: binarized factors and r^l pass it straight through to ``sigmoid(α v_in)``. A fused
-      factor has the gradient of its product with the step.
+    - † ε = 0.25. The step has no gradient: binarized factors and r^l pass it straight through to ``sigmoid(α v_in)``;
+      a fused factor has the gradient of its product with the step.
     - † r^l counts the neurons at zero, over the rows of a batch, for fusion as for binarization; scaling prunes none
       and has no regularization.
     - † α grows from 0.1 to 5 (the paper's numbers) and λ from 0.01 (the paper's) to 1 in equal steps over the first
@@ -157,7 +157,7 @@ class AdaSparse(MultiDomainModel):
         return logit, every
 
     def factors(self, v_in: Tensor) -> tuple[Tensor, Tensor]:
-        """π (section 3.2), and 1 for the neurons that are kept and 0 for the others, with gradient; v_in's shape."""
+        """π, and 1 for the neurons that are kept and 0 for the others, with gradient; v_in's shape."""
         if self.form == "scaling":
             return self.scale * torch.sigmoid(v_in), torch.ones_like(v_in)
         soft = torch.sigmoid(self._ramped(self.sharpness) * v_in)
