@@ -68,6 +68,7 @@ def test_the_logit_is_that_of_the_equations(form, neurons):
     np.testing.assert_allclose(model(batch).detach(), expected, atol=1e-5)
     np.testing.assert_allclose(model.insights(batch)["sparsity"], shares, atol=1e-6)
     assert (np.mean(shares) > 0.1) == (form != "scaling")
+    assert model.insight_labels() == {"sparsity": ["layer 1", "layer 2"]}
 
 
 @PRUNING

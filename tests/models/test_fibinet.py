@@ -74,11 +74,12 @@ def test_the_logit_is_that_of_equations_1_to_12(bilinear):
 
 def test_importance_is_per_row_and_field_and_never_negative():
     model, batch = _fitted(), make_batch(12, seed=4)
-    importance = model.insights(batch)["field_weights"]
-    assert importance.shape == (12, 1, FIELDS)
+    importance = model.insights(batch)["importance"]
+    assert importance.shape == (12, FIELDS)
+    assert len(model.insight_labels()["importance"]) == FIELDS
     assert importance.min() >= 0
     fields, s = model.inputs(batch).fields.detach().double().numpy(), state(model)
-    np.testing.assert_allclose(importance[:, 0], [_importance(s, e) for e in fields], atol=1e-5)
+    np.testing.assert_allclose(importance, [_importance(s, e) for e in fields], atol=1e-5)
     assert importance.std(0).max() > 0.01
 
 
@@ -96,7 +97,7 @@ def test_at_the_start_interactions_are_element_wise_products_and_importance_is_o
     e = model.inputs(make_batch(9)).fields
     products = torch.stack([e[:, i] * e[:, j] for i, j in itertools.combinations(range(FIELDS), 2)], dim=1)
     torch.testing.assert_close(model.of_E(e), products)
-    importance = model.insights(make_batch(9))["field_weights"]
+    importance = model.insights(make_batch(9))["importance"]
     assert importance.mean().item() == pytest.approx(1, abs=0.3)
 
 

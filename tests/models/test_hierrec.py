@@ -183,6 +183,7 @@ def test_field_weights_are_a_distribution_over_the_common_fields_that_the_domain
     e_s = s["inputs.distribution.domain.weight"][0]
     np.testing.assert_allclose(weights[batch.domain == 0][0], _field_weights(s, e_s), atol=1e-6)
     assert model.common_fields == ("user", "item", "genre", "clicked", "clicked_genre", "genres", "year")
+    assert model.insight_labels() == {"field_weights": model.common_fields}
 
 
 def test_without_implicit_layers_there_is_nothing_to_draw():

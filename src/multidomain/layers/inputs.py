@@ -31,12 +31,22 @@ class Inputs:
     fields: Tensor
     domain: Tensor
     lookup: Lookup
+    _embedded: Embedded
     _describe: Callable[[], Tensor]
 
     @property
     def z(self) -> Tensor:
         """(B, c): the fields side by side, c = F'·d."""
         return self.fields.flatten(1)
+
+    @property
+    def mask(self) -> Tensor:
+        """Bool (B, T), True where the history holds an event."""
+        return self._embedded.mask
+
+    def events(self) -> Tensor:
+        """(B, T, H·d): the H history fields side by side, event by event, padding zero."""
+        return self._embedded.events()
 
     @cached_property
     def condition(self) -> Tensor:
@@ -129,7 +139,8 @@ class InputLayer(nn.Module):
             s = s.unflatten(1, (len(self.schema.history), self.embedding_dim))
             first = len(self.schema.categorical)
             fields = torch.cat([fields[:, :first], s, fields[:, first:]], dim=1)  # where the means would be
-        return Inputs(fields=fields, domain=batch.domain, lookup=embedded.lookup, _describe=describe)
+        lookup = embedded.lookup
+        return Inputs(fields=fields, domain=batch.domain, lookup=lookup, _embedded=embedded, _describe=describe)
 
     def insights(self, batch: Batch) -> dict[str, Tensor]:
         """What the history encoder does with each row; see :meth:`HistoryEncoder.insights`."""

@@ -137,6 +137,10 @@ class HierRec(MultiDomainModel):
             scores: Tensor = self.field_scores(self.inputs(batch).condition)
         return {"field_weights": scores.softmax(-1)}
 
+    def insight_labels(self) -> dict[str, Sequence[str]]:
+        """The common fields."""
+        return {"field_weights": self.common_fields}
+
     def _common_embeddings(self, x: Inputs) -> Tensor:
         """E_c (B, I, d): the fields, normalized if that is wanted, but for the domain's own."""
         fields: Tensor = self.normalization(x.z, x.domain).view_as(x.fields)

@@ -144,6 +144,10 @@ class AdaSparse(MultiDomainModel):
             _, kept = self._network(x.condition, self.normalization(x.z, x.domain))
         return {"sparsity": torch.stack([1 - one.mean(1) for one in kept], dim=1)} if kept else {}
 
+    def insight_labels(self) -> dict[str, Sequence[str]]:
+        """The hidden layers."""
+        return {"sparsity": [f"layer {number}" for number, _ in enumerate(self.layers, start=1)]}
+
     def _network(self, e_d: Tensor, z: Tensor) -> tuple[Tensor, list[Tensor]]:
         """(B, k), (B, c) -> logits (B,), and for each hidden layer which neurons are kept (B, N^l)."""
         h, every = torch.cat([e_d, z], dim=1), []

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from ...batch import Batch
 from ...inputs import InputSchema
 from ...layers.generated import Distinct, GeneratedLinear
+from ...layers.history import candidates
 from ...layers.inputs import Inputs
 from ...layers.mlp import MLP, he_linear
 from ..base import InputOptions, MultiDomainModel, check_shares, check_sizes, check_widths
@@ -117,23 +118,10 @@ class DFFM(MultiDomainModel):
 
     def _past(self, x: Inputs) -> tuple[Tensor, Tensor, Tensor]:
         """E^h (B, T, H·d), E^t (B, H·d) and which events there are, bool (B, T)."""
-        schema, fields = self.schema, self.inputs.embedding.fields
-        start, end = len(schema.categorical), len(schema.categorical) + len(schema.history)
-        rows = x.lookup.rows.split_with_sizes(x.lookup.lengths, 1)[start:end]
-        present = x.lookup.present.split_with_sizes(x.lookup.lengths, 1)[start]
-        table = self.inputs.embedding.table
-        events = torch.cat([table(each) for each in rows], dim=2) * present.unsqueeze(-1)
-        zeros = torch.zeros_like(x.fields[:, 0])
-        names = [_candidate(schema, vocabulary) for vocabulary in schema.history.values()]
-        candidates = [zeros if name is None else x.fields[:, fields.index(name)] for name in names]
-        return events, torch.cat(candidates, dim=1), present
-
-
-def _candidate(schema: InputSchema, vocabulary: str) -> str | None:
-    """The field that a history over this vocabulary is compared with."""
-    if vocabulary in schema.categorical:
-        return vocabulary
-    return next((bag for bag, of in schema.bags.items() if of == vocabulary), None)
+        fields, zeros = self.inputs.embedding.fields, torch.zeros_like(x.fields[:, 0])
+        names = candidates(self.schema).values()
+        e_t = torch.cat([zeros if name is None else x.fields[:, fields.index(name)] for name in names], dim=1)
+        return x.events(), e_t, x.mask
 
 
 class Behaviour(nn.Module):

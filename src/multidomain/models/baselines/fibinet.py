@@ -85,11 +85,15 @@ class FiBiNET(MultiDomainModel):
         return self.with_auxiliary(linear + y_d, x)  # Eq. 12; its sigmoid is in the loss
 
     def insights(self, batch: Batch) -> dict[str, Tensor]:
-        """``field_weights`` (B, 1, f): the importance A of each field (Eq. 3)."""
+        """``importance`` (B, f): A, of each field (Eq. 3)."""
         x = self.inputs(batch)
         with torch.no_grad():
             importance: Tensor = self.senet(self.normalization(x.z, batch.domain).view_as(x.fields))
-        return {"field_weights": importance.unsqueeze(1)}
+        return {"importance": importance}
+
+    def insight_labels(self) -> dict[str, Sequence[str]]:
+        """The fields."""
+        return {"importance": self.inputs.embedding.fields}
 
 
 class SENet(nn.Module):
