@@ -49,6 +49,7 @@ class ProjectHooks:
     def before_pipeline_run(self, pipeline: Pipeline, catalog: DataCatalog) -> None:
         """Check what models are configured with; tell the feature repository and MLflow where things are."""
         _check_models(pipeline, catalog)
+        _check_comparison(pipeline, catalog)
         variant = catalog.load("variant")
         views = _path(catalog, "feature_views")
         settings = {
@@ -146,13 +147,15 @@ def expected_digests(pipeline: Pipeline, catalog: DataCatalog) -> dict[str, str]
 
 def _source_digest(name: str, catalog: DataCatalog) -> str:
     """Of a parameter its value, of the schema its text and the raw files it names, of a variant its name."""
-    from .io import Choice, SchemaFile, WorkingFolder
+    from .io import Choice, PaperTable, SchemaFile, WorkingFolder
 
     if name.startswith("params:") or name == "parameters":
         return _hash(catalog.load(name))
     dataset = catalog.get(name)
     if isinstance(dataset, WorkingFolder):
         return ""
+    if isinstance(dataset, PaperTable):
+        return str(dataset.load().digest)
     if isinstance(dataset, Choice):
         variant = dataset.load()
         return _hash([variant.schema.digest, variant.name])
@@ -248,7 +251,28 @@ def _check_models(pipeline: Pipeline, catalog: DataCatalog) -> None:
             raise ConfigurationError(f"{architecture}.{error}") from error
 
 
+def _check_comparison(pipeline: Pipeline, catalog: DataCatalog) -> None:
+    """A misspelt model, option or table ends the run before the data is prepared."""
+    outputs = pipeline.all_outputs()
+    if "compared" in outputs:
+        from .comparison.entries import Comparison
+
+        Comparison.of(catalog.load("parameters"))
+    if "reproduced" in outputs:
+        from .comparison import entries, papers
+
+        parameters = catalog.load("parameters")
+        papers.planned(papers.load(parameters["table"]), parameters)
+        entries.seeds(chosen := entries.section(parameters))
+        entries.workers(chosen)
+
+
 def _show_results(pipeline: Pipeline, catalog: DataCatalog) -> None:
+    outputs = pipeline.all_outputs()
+    if "leaderboard" in outputs:
+        _show_leaderboard(catalog)
+    if "reproduction" in outputs:
+        _show_table(catalog)
     made = [name.removesuffix(".metrics") for name in sorted(pipeline.all_outputs()) if name.endswith(".metrics")]
     if not made:
         return
@@ -263,12 +287,48 @@ def _show_results(pipeline: Pipeline, catalog: DataCatalog) -> None:
             console.print(f"  {label:<12} {path}", soft_wrap=True, highlight=False)
 
 
+def _show_leaderboard(catalog: DataCatalog) -> None:
+    from rich.console import Console
+
+    from .comparison.leaderboard import summary
+
+    table, comparison = catalog.load("leaderboard").to_pandas(), catalog.load("comparison")
+    table = table.sort_values("auc_mean", ascending=False, kind="stable")
+    title = f"Models on {catalog.load('variant').key}"
+    console = Console()
+    console.print(summary(table, comparison["tests"], title=title, base=comparison["base"]))
+    for note in comparison["notes"]:
+        console.print(note, highlight=False)
+    for label, name in (
+        ("leaderboard", "leaderboard"),
+        ("page", "leaderboard_page"),
+        ("results", "comparison_results"),
+    ):
+        console.print(f"  {label:<12} {_relative(_path(catalog, name))}", soft_wrap=True, highlight=False)
+
+
+def _show_table(catalog: DataCatalog) -> None:
+    from rich.console import Console
+    from rich.markdown import Markdown
+
+    folder = catalog.load("reproduction")
+    console = Console()
+    console.print(Markdown((folder / "table.md").read_text(encoding="utf-8")))
+    console.print(f"  {'table':<12} {_relative(folder)}", soft_wrap=True, highlight=False)
+
+
 def _written(pipeline: Pipeline, catalog: DataCatalog, architecture: str) -> Iterator[tuple[str, Path]]:
     """The outputs of one architecture and where they are, relative to here where possible."""
     for name in ("model", "metrics", "predictions", "history", "plots", "insights", "package"):
         if f"{architecture}.{name}" in pipeline.all_outputs():
             path = _path(catalog, f"{architecture}.{name}")
             if path:
-                with contextlib.suppress(ValueError):
-                    path = path.relative_to(Path.cwd())
-                yield name, path
+                yield name, _relative(path)
+
+
+def _relative(path: Path | None) -> Path:
+    """A path relative to here where possible."""
+    here = path or Path()
+    with contextlib.suppress(ValueError):
+        return here.relative_to(Path.cwd())
+    return here

@@ -5,11 +5,26 @@ from __future__ import annotations
 from kedro.pipeline import Pipeline
 
 from .models import architectures
-from .pipelines import encode, evaluate, features, ingest, package, partition, predict, train, validate
+from .pipelines import (
+    compare,
+    encode,
+    evaluate,
+    features,
+    ingest,
+    package,
+    partition,
+    predict,
+    reproduce,
+    train,
+    validate,
+)
 
 
 def register_pipelines() -> dict[str, Pipeline]:
-    """``prepare`` is everything up to the tensors; ``train_<architecture>`` is prepare, train, evaluate and package."""
+    """``prepare`` is everything up to the tensors; ``train_<architecture>`` is prepare, train, evaluate and package.
+
+    ``compare`` is prepare and a leaderboard of several models; ``reproduce`` is prepare and one table of a paper.
+    """
     stages = {
         "ingest": ingest.create_pipeline(),
         "validate": validate.create_pipeline(),
@@ -25,6 +40,8 @@ def register_pipelines() -> dict[str, Pipeline]:
         "prepare": prepare,
         **trained,
         "predict": predict.create_pipeline(),
+        "compare": prepare + compare.create_pipeline(),
+        "reproduce": prepare + reproduce.create_pipeline(),
     }
 
 

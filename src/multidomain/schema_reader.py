@@ -49,10 +49,7 @@ def read(path: Path) -> Schema:
         SchemaError: it is not valid YAML, or says something that cannot be.
     """
     text = path.read_text(encoding="utf-8")
-    try:
-        raw = yaml.load(text, Loader=_UniqueKeys)
-    except yaml.YAMLError as error:
-        raise SchemaError(f"{path} is not valid YAML: {error}") from error
+    raw = plain_yaml(text, path)
     reader = _Reader(path)
     drawn = isinstance(raw, Mapping) and (raw.get("source") == "simulated" or "simulation" in raw)
     origin = "simulation" if drawn else "files"
@@ -60,6 +57,18 @@ def read(path: Path) -> Schema:
     schema = reader.schema(raw)
     _check(schema, reader)
     return dataclasses.replace(schema, digest=hashlib.sha256(text.encode()).hexdigest()[:16])
+
+
+def plain_yaml(text: str, path: Path) -> Any:
+    """The content of a YAML file in which no key is given twice.
+
+    Raises:
+        SchemaError: it is not valid YAML.
+    """
+    try:
+        return yaml.load(text, Loader=_UniqueKeys)
+    except yaml.YAMLError as error:
+        raise SchemaError(f"{path} is not valid YAML: {error}") from error
 
 
 class _UniqueKeys(yaml.SafeLoader):

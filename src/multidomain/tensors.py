@@ -36,6 +36,7 @@ import torch
 from .batch import Batch
 from .errors import DataError
 from .inputs import InputSchema
+from .schema import SPLITS
 
 Shape = tuple[int | None, ...]
 _ROW_COLUMNS = {"impression_id": pa.int64(), "group": pa.string(), "domain": pa.string()}
@@ -286,6 +287,11 @@ class EncodedSplit:
             wanted = tuple("any" if extent is None else extent for extent in shape)
             raise _unreadable(path, f"shape {array.shape}, expected {wanted}")
         return array
+
+
+def fingerprint(folder: Path | str) -> str:
+    """One digest of all splits of an encoded variant; see :meth:`EncodedSplit.digest`."""
+    return hashlib.sha256("".join(EncodedSplit(folder, split).digest() for split in SPLITS).encode()).hexdigest()[:24]
 
 
 def _unreadable(path: Path, why: object) -> DataError:

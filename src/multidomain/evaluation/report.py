@@ -197,9 +197,22 @@ def page(metrics: Metrics, *, title: str, facts: Mapping[str, str], pictures: Se
         facts: name -> value, shown under the heading.
         pictures: (heading, explanation, PNG file), each embedded.
     """
+    return document(title=title, facts=facts, body=_table(metrics) + "".join(figure(*picture) for picture in pictures))
+
+
+def document(*, title: str, facts: Mapping[str, str], body: str) -> str:
+    """A page of this project's look: heading, name -> value, then ``body``, which is HTML already."""
     facts_html = "".join(f"<dt>{html.escape(k)}</dt><dd>{html.escape(v)}</dd>" for k, v in facts.items())
-    figures = "".join(_figure(*picture) for picture in pictures)
-    return _PAGE.format(title=html.escape(title), facts=facts_html, table=_table(metrics), figures=figures)
+    return _PAGE.format(title=html.escape(title), facts=facts_html, body=body)
+
+
+def figure(heading: str, explanation: str, picture: Path) -> str:
+    """A section of a page that carries a PNG file in itself."""
+    data = base64.b64encode(picture.read_bytes()).decode("ascii")
+    return (
+        f"<section><h2>{html.escape(heading)}</h2><p>{html.escape(explanation)}</p>"
+        f'<img alt="{html.escape(heading)}" src="data:image/png;base64,{data}"></section>'
+    )
 
 
 def _defined(value: float) -> float | None:
@@ -234,14 +247,6 @@ def _table(metrics: Metrics) -> str:
     return f"<table><thead><tr><th>domain</th>{head}</tr></thead><tbody>{body}</tbody></table>{note}"
 
 
-def _figure(heading: str, explanation: str, picture: Path) -> str:
-    data = base64.b64encode(picture.read_bytes()).decode("ascii")
-    return (
-        f"<section><h2>{html.escape(heading)}</h2><p>{html.escape(explanation)}</p>"
-        f'<img alt="{html.escape(heading)}" src="data:image/png;base64,{data}"></section>'
-    )
-
-
 _PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>{title}</title>
 <meta name="viewport" content="width=device-width, initial-scale=1">
@@ -256,10 +261,11 @@ table {{ border-collapse: collapse; font-variant-numeric: tabular-nums }}
 th, td {{ padding: .25rem .9rem; text-align: right; border-bottom: 1px solid #e3e3e8 }}
 th:first-child {{ text-align: left; font-weight: normal }} thead th {{ color: #4a4a52; font-weight: 600 }}
 tr.overall > * {{ font-weight: 600; border-top: 2px solid #1b1b1f }}
+tr.best > * {{ font-weight: 600 }} .wide {{ overflow-x: auto }} .wide :is(th, td) {{ white-space: nowrap }}
+details {{ margin: 1.5rem 0 }} summary {{ cursor: pointer }} pre {{ font-size: .85rem; overflow-x: auto }}
 img {{ max-width: 100%; height: auto }}
 </style></head><body>
 <h1>{title}</h1><dl>{facts}</dl>
-{table}
-{figures}
+{body}
 </body></html>
 """

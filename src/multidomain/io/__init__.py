@@ -3,6 +3,7 @@
 from .connection import connection as connection
 from .datasets import Choice as Choice
 from .datasets import Folder as Folder
+from .datasets import PaperTable as PaperTable
 from .datasets import ParquetTable as ParquetTable
 from .datasets import SchemaFile as SchemaFile
 from .datasets import WorkingFolder as WorkingFolder

@@ -14,6 +14,7 @@ from .connection import connection
 if TYPE_CHECKING:
     import ibis.expr.types as ir
 
+    from ..comparison.papers import PaperTable as Table
     from ..schema import Schema, Variant
 
 
@@ -113,6 +114,25 @@ class SchemaFile(AbstractDataset[None, "Schema"]):
 
     def save(self, data: None) -> None:
         raise TypeError("schemas are written by people")
+
+    def _describe(self) -> dict[str, Any]:
+        return {"name": self._name}
+
+
+class PaperTable(AbstractDataset[None, "Table"]):
+    """A table of a paper, read by :func:`multidomain.comparison.papers.load`."""
+
+    def __init__(self, *, name: str | None, metadata: dict[str, Any] | None = None) -> None:
+        self._name = name
+        self.metadata = metadata
+
+    def load(self) -> Table:
+        from ..comparison import papers
+
+        return papers.load(self._name)
+
+    def save(self, data: None) -> None:
+        raise TypeError("the tables of papers are written by people")
 
     def _describe(self) -> dict[str, Any]:
         return {"name": self._name}

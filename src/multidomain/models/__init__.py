@@ -6,6 +6,7 @@ import functools
 import importlib
 import inspect
 import pkgutil
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigurationError, unknown_key
@@ -16,7 +17,7 @@ if TYPE_CHECKING:  # the names of the architectures are asked for at every start
 
     from .base import MultiDomainModel
 
-__all__ = ["architectures", "build", "build_serving", "options"]
+__all__ = ["architectures", "build", "build_serving", "options", "source"]
 
 _GIB = 2**30
 
@@ -24,6 +25,11 @@ _GIB = 2**30
 def architectures() -> list[str]:
     """Names of all architectures and baselines, in alphabetical order."""
     return sorted(_modules())
+
+
+def source(name: str) -> Path:
+    """The file an architecture is written in."""
+    return Path(inspect.getfile(_model_class(name)))
 
 
 def options(name: str) -> dict[str, Any]:

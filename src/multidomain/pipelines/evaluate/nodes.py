@@ -54,7 +54,7 @@ def evaluate(predictions: ir.Table, encoded: Path) -> dict[str, Any]:
     frame = predictions.to_pandas()
     domains = json.loads((encoded / "domains.json").read_text(encoding="utf-8"))
     label, score = frame["label"].to_numpy(), frame["score"].to_numpy()
-    group, truths = _test_rows(frame["impression_id"], encoded)
+    group, truths = test_rows(frame["impression_id"], encoded)
     return report.evaluate(label, score, group, frame["domain"].to_numpy(), domains, **truths)
 
 
@@ -99,7 +99,7 @@ def explain(encoded: Path, model: Path, seed: int, device: str | None) -> Writer
     return write
 
 
-def _test_rows(
+def test_rows(
     impressions: pd.Series, encoded: Path
 ) -> tuple[npt.NDArray[np.int64], dict[str, npt.NDArray[np.float64]]]:
     """The group of each impression as a number (one without is a group of its own), and the truth where it is known.

@@ -44,6 +44,7 @@ def package(
     """
     from ...packaging.package import Training
     from ...packaging.package import package as register
+    from ...tensors import fingerprint
 
     rows = check_rows(training_frame, predictions)
     trained = Training(
@@ -66,7 +67,7 @@ def package(
         model=model,
         plots=plots,
         insights=insights,
-        data=_fingerprint(encoded),
+        data=fingerprint(encoded),
     )
     return register(trained, rows.drop(columns="score"), rows["score"].to_numpy())
 
@@ -86,12 +87,3 @@ def check_rows(training_frame: ir.Table, predictions: ir.Table, count: int = CHE
             "again since. Train again, or run the whole pipeline with --only-missing-outputs."
         )
     return joined
-
-
-def _fingerprint(encoded: Path) -> str:
-    import hashlib
-
-    from ...schema import SPLITS
-    from ...tensors import EncodedSplit
-
-    return hashlib.sha256("".join(EncodedSplit(encoded, split).digest() for split in SPLITS).encode()).hexdigest()[:24]

@@ -21,6 +21,7 @@ def train(
     training: dict[str, Any],
     seed: int,
     device: str | None,
+    show_progress: bool = True,
 ) -> tuple[Writer, pd.DataFrame]:
     """Build the architecture, train it, keep the best weights.
 
@@ -48,6 +49,7 @@ def train(
         seed=seed,
         device=device,
         checkpoints=checkpoints,
+        show_progress=show_progress,
         architecture=model,
     )
 
