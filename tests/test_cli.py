@@ -124,6 +124,29 @@ def test_rows_of_the_feature_stage_are_scored_from_a_file_as_in_the_run(movielen
     np.testing.assert_allclose(both.score_x, both.score_y, atol=1e-5)
 
 
+def test_models_are_compared_and_a_paper_table_uses_what_is_trained(movielens):
+    lists = {"compare.models": "star|dnn", "compare.seeds": 1}
+    said = succeeded(movielens.run("--pipeline=compare", "--only-missing-outputs", **lists))
+    assert done_nodes(said) == ["train each model", "rank", "present", "track"]
+    assert "(2 of 2 done)" in said
+    assert "RelaImpr (dnn)" in said
+    assert "clustered DeLong over test rows: p" in said
+    place = movielens.data / "08_reporting" / VARIANT / "compare"
+    table = pd.read_parquet(place / "leaderboard.parquet").set_index("label")
+    for name in ("star", "dnn"):  # trained before, with the configured seed; here with seed 1
+        assert table.auc_mean[name] == pytest.approx(movielens.metrics(VARIANT, name)["overall"]["auc"], abs=0.05)
+    page = (place / "leaderboard" / "leaderboard.html").read_text()
+    assert "kedro run --env=smoke --pipeline=compare" in page
+    assert done_nodes(succeeded(movielens.run("--pipeline=compare", "--only-missing-outputs", **lists))) == []
+
+    lists = {"table": "star_3", "compare.seeds": 1}
+    said = succeeded(movielens.run("--pipeline=reproduce", "--only-missing-outputs", **lists))
+    assert "4 results: 2 are there, 2 to make" in said
+    assert "The data differs" in said
+    text = (movielens.data / "08_reporting" / VARIANT / "reproduce/star_3/table.md").read_text()
+    assert "| paper: Overall AUC | 0.6364 | 0.6485 | 0.6455 | 0.6506 |" in text
+
+
 def test_scoring_a_file_that_is_not_there_says_so(movielens):
     assert "nowhere.parquet" in refused(movielens.run("--pipeline=predict", input="nowhere.parquet"))
 
@@ -146,9 +169,27 @@ def test_a_wrong_choice_ends_in_one_message_before_anything_runs(tmp_path, param
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("pipeline", "parameters", "message"),
+    [
+        ("compare", {"compare.models": "star dn"}, "'dn' is not known; did you mean 'dnn'"),
+        ("compare", {"compare.model": "star"}, "'model' is not known; did you mean 'models'"),
+        ("compare", {"compare.seeds": "one"}, "a seed is a whole number"),
+        ("compare", {"dnn.training.epoch": 3}, "'dnn': dnn.training: 'epoch' is not known; did you mean 'epochs'"),
+        ("reproduce", {}, "No table to reproduce: --params=table=NAME. There are: adaptdhm_3"),
+        ("reproduce", {"table": "star_33"}, "'star_33' is not known; did you mean 'star_3'"),
+        ("reproduce", {"table": "star_3", "compare.workers": 0}, "compare.workers must be a whole number"),
+    ],
+)
+def test_a_wrong_comparison_ends_in_one_message_before_anything_runs(tmp_path, pipeline, parameters, message):
+    project = Project(tmp_path)
+    assert message in refused(project.run(f"--pipeline={pipeline}", **parameters))
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_every_pipeline_is_listed(tmp_path):
     said = succeeded(Project(tmp_path).kedro("registry", "list"))
-    for name in ("__default__", "prepare", "train_star", "train_dnn", "predict"):
+    for name in ("__default__", "prepare", "train_star", "train_dnn", "predict", "compare", "reproduce"):
         assert f"- {name}\n" in said
 
 
@@ -296,4 +337,6 @@ def test_the_graph_of_the_project_is_built_with_its_layers_in_order(tmp_path):
     graph = json.loads((PROJECT / "build/api/main").read_text())
     order = ["raw", "intermediate", "primary", "feature", "model_input", "models", "reporting"]
     assert [layer for layer in graph["layers"] if layer in order] == order
-    assert {"train_star", "train_dnn", "prepare", "predict"} <= {pipeline["id"] for pipeline in graph["pipelines"]}
+    assert {"train_star", "train_dnn", "prepare", "predict", "compare", "reproduce"} <= {
+        pipeline["id"] for pipeline in graph["pipelines"]
+    }

@@ -61,9 +61,8 @@ def write(
 def heat_map(domains: pd.DataFrame) -> Figure:
     """AUC by model and domain; the colour is the difference to the domain's mean over the models."""
     values = domains.to_numpy(dtype=float)
-    with np.errstate(all="ignore"):
-        difference = values - np.nanmean(values, axis=0, keepdims=True) if len(values) else values
-        reach = float(np.nanmax(np.abs(difference))) if np.isfinite(difference).any() else 0.0
+    difference = (domains.astype(float) - domains.astype(float).mean(axis=0)).to_numpy()
+    reach = float(np.abs(difference[np.isfinite(difference)]).max(initial=0.0))
     rows, columns = values.shape
     figure, axes = plots.canvas(2.8 + 0.62 * max(columns, 4), 1.7 + 0.34 * max(rows, 4))
     axes.grid(False)
