@@ -313,7 +313,8 @@ def _show_table(catalog: DataCatalog) -> None:
 
     folder = catalog.load("reproduction")
     console = Console()
-    console.print(Markdown((folder / "table.md").read_text(encoding="utf-8")))
+    lines = (folder / "table.md").read_text(encoding="utf-8").splitlines()
+    console.print(Markdown("\n".join(line for line in lines if not line.startswith("!["))))
     console.print(f"  {'table':<12} {_relative(folder)}", soft_wrap=True, highlight=False)
 
 

@@ -76,7 +76,7 @@ def test_what_is_not_there_is_a_dash_and_said(sides):
     assert math.isnan(cell(sides, "B: better", "AUC").mean)
     assert math.isnan(cell(sides, "A: base", "D9").mean)
     said = " ".join(sides.sentences("ours"))
-    assert "The data differs: the paper measured on their log; ours is ours." in said
+    assert "The data differs: the paper's is their log; ours is ours." in said
     assert "Left out, as there is no architecture 'star': B: better." in said
     assert "D2 is the domain search, D9 is the domain – (there are fewer)" in said
     assert "seeds 1, 2" in said

@@ -73,7 +73,7 @@ def test_a_table_of_star_is_laid_beside_ours(tiny: Tiny, tmp_path: Path, monkeyp
     text = (folder / "table.md").read_text("utf-8")
     assert "|  | STAR FCN (BN) | STAR FCN (LN) | STAR FCN (PN) |" in text
     assert "| paper: Overall AUC | 0.6455 | 0.6463 | 0.6506 |" in text
-    assert "The data differs: the paper measured on one day of Alibaba" in text
+    assert "The data differs: the paper's is one day of Alibaba" in text
     assert "ours is tiny (place-user_time-full-click)" in text
     assert "seeds 1, 2" in text
 

@@ -150,7 +150,8 @@ def summary(table: pd.DataFrame, tests: Mapping[str, Mapping[str, Any] | None], 
         shown.add_column(name, justify="right", no_wrap=name == "AUC")
     for number, row in enumerate(table.to_dict(orient="records")):
         found = {name: text if name == "auc" else text.split(" ±")[0] for name, text in cells(row).items()}
-        shown.add_row(row["label"], *(found[name] for name in (*MEASURES, *COSTS)), style="bold" if number == 0 else None)
+        best = "bold" if number == 0 else None
+        shown.add_row(row["label"], *(found[name] for name in (*MEASURES, *COSTS)), style=best)
     return shown
 
 

@@ -12,12 +12,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from ..errors import DataError
 from .entries import Entry, digest
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 FILES = ("result.json", "metrics.json", "predictions.parquet", "history.csv")
 
@@ -120,10 +121,14 @@ class Result:
 
     def predictions(self) -> pd.DataFrame:
         """``impression_id, domain, label, score``, one row per row of the test split."""
+        import pandas as pd
+
         return pd.read_parquet(self.folder / "predictions.parquet")
 
     def history(self) -> pd.DataFrame:
         """One row per epoch."""
+        import pandas as pd
+
         return pd.read_csv(self.folder / "history.csv")
 
 

@@ -128,7 +128,7 @@ class SideBySide:
     def sentences(self, ours: str) -> list[str]:
         """What must be said below the table: that the data differs, which domains the columns are, what is left out."""
         said = [
-            f"The data differs: the paper measured on {self.table.data}; ours is {ours}. Compare the order of the "
+            f"The data differs: the paper's is {self.table.data}; ours is {ours}. Compare the order of the "
             "models and the size of the differences, not the numbers."
         ]
         if self.table.trained:

@@ -7,15 +7,16 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ...comparison.entries import Entry, section, seeds, workers
 from ...comparison.papers import SIZES, PaperTable, planned
-from ...comparison.side_by_side import SideBySide
-from ...comparison.side_by_side import write as write_table
 from ...schema import Variant
 from ..compare.jobs import make
 from ..compare.nodes import command, made, plan, read, sketch
+
+if TYPE_CHECKING:
+    from ...comparison.side_by_side import SideBySide
 
 logger = logging.getLogger(__name__)
 COUNTED = 2000  # rows of the batch that operations are counted on
@@ -54,7 +55,9 @@ def lay_out(
     variant: Variant, encoded: Path, paper_table: PaperTable, results: Path, reproduced: dict[str, Any]
 ) -> Writer:
     """``table.md``, ``table.html``, ``table.parquet`` and, for a figure, ``figure.png``."""
-    sides = side_by_side(encoded, paper_table, results, reproduced)
+    from ...comparison import side_by_side
+
+    sides = _sides(encoded, paper_table, results, reproduced)
     facts = {
         "paper": paper_table.paper,
         "our data": f"{variant.schema.name}: {variant.schema.description or 'a log of ours'}",
@@ -68,13 +71,13 @@ def lay_out(
         facts["command"] = reproduced["command"]
 
     def write(folder: Path) -> None:
-        write_table(folder, sides, ours=data_name(variant), facts=facts)
+        side_by_side.write(folder, sides, ours=data_name(variant), facts=facts)
 
     return write
 
 
-def side_by_side(encoded: Path, paper_table: PaperTable, results: Path, reproduced: Mapping[str, Any]) -> SideBySide:
-    """The paper's table and our results of it."""
+def _sides(encoded: Path, paper_table: PaperTable, results: Path, reproduced: Mapping[str, Any]) -> SideBySide:
+    from ...comparison.side_by_side import SideBySide
     from ...inputs import InputSchema
 
     inputs = InputSchema.from_dict(json.loads((encoded / "inputs.json").read_text(encoding="utf-8")))
