@@ -62,7 +62,8 @@ def heat_map(domains: pd.DataFrame) -> Figure:
     """AUC by model and domain; the colour is the difference to the domain's mean over the models."""
     values = domains.to_numpy(dtype=float)
     difference = (domains.astype(float) - domains.astype(float).mean(axis=0)).to_numpy()
-    reach = float(np.abs(difference[np.isfinite(difference)]).max(initial=0.0))
+    sizes = np.abs(difference[np.isfinite(difference)])
+    reach = float(np.quantile(sizes, 0.95)) if len(sizes) else 0.0  # a tiny domain shall not take all the colours
     rows, columns = values.shape
     figure, axes = plots.canvas(2.8 + 0.62 * max(columns, 4), 1.7 + 0.34 * max(rows, 4))
     axes.grid(False)
@@ -73,11 +74,13 @@ def heat_map(domains: pd.DataFrame) -> Figure:
             if np.isfinite(value):
                 dark = abs(difference[row, column]) > 0.6 * (reach or 1)
                 colour = "white" if dark else plots.INK
-                axes.text(column, row, f"{value:.4f}"[1:], ha="center", va="center", fontsize=8, color=colour)
+                axes.text(
+                    column, row, f"{value:.4f}".removeprefix("0"), ha="center", va="center", fontsize=8, color=colour
+                )
     axes.set_xticks(range(columns), [plots.short(str(name), 18) for name in domains.columns], rotation=40, ha="right")
     axes.set_yticks(range(rows), [plots.short(str(name)) for name in domains.index])
     axes.tick_params(length=0)
-    figure.colorbar(image, ax=axes, label="AUC – mean")
+    figure.colorbar(image, ax=axes, label="AUC – mean", extend="both")
     return figure
 
 
