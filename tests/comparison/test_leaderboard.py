@@ -128,6 +128,18 @@ def test_undefined_metrics_stay_undefined_and_are_shown_as_a_dash(made):
     assert board.cells(row)["auc"] == f"{overall['auc']:.4f}"
 
 
+def test_where_the_log_knows_its_truth_the_gap_closed_is_a_column(made):
+    result = made("base", 1, 1.0)
+    assert "gap closed" not in board.columns(board.leaderboard([result], "base")).values()
+    overall = {**result.metrics["overall"], "share_of_gap_closed": 0.5, "oracle_auc": 0.9}
+    told = Result(
+        label="base", folder=result.folder, about=result.about, metrics={**result.metrics, "overall": overall}
+    )
+    table = board.leaderboard([told], "base")
+    assert "gap closed" in board.columns(table).values()
+    assert board.cells(table.to_dict(orient="records")[0])["share_of_gap_closed"] == "+50.00 %"
+
+
 def test_numbers_are_written_with_their_spread():
     assert board.spread(0.81234, 0.0006) == "0.8123 ± 0.0006"
     assert board.spread(0.0123, 0.001, percent=True) == "+1.23 % ± 0.10"

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 MEASURES = ("auc", "gauc", "pcoc_range", "logloss", "rela_impr")
+GAP = "share_of_gap_closed"  # between the blind truth and the truth, beside the others where the log knows its truth
 COSTS = ("parameters_embedding", "parameters_rest", "training_rows_per_second", "inference_ms_per_2000_rows")
 T_TEST, DELONG = "paired t-test over seeds", "clustered DeLong over test rows"
 
@@ -33,7 +34,10 @@ def pcoc_range(metrics: Mapping[str, Any]) -> float:
 
 
 def measures(result: Result, base: Result | None) -> dict[str, float]:
-    """AUC, GAUC, PCOC range, log loss, and RelaImpr against the result of the base with the same seed."""
+    """AUC, GAUC, PCOC range, log loss, and RelaImpr against the result of the base with the same seed.
+
+    Of a log that knows its truth also the share of the gap to it that is closed.
+    """
     overall = {name: _number(value) for name, value in result.metrics["overall"].items()}
     against = math.nan if base is None else _number(base.metrics["overall"]["auc"])
     return {
@@ -42,6 +46,7 @@ def measures(result: Result, base: Result | None) -> dict[str, float]:
         "pcoc_range": pcoc_range(result.metrics),
         "logloss": overall["logloss"],
         "rela_impr": rela_impr(overall["auc"], against),
+        **({GAP: overall[GAP]} if GAP in overall else {}),
     }
 
 
@@ -54,9 +59,10 @@ def leaderboard(results: Sequence[Result], base: str) -> pd.DataFrame:
 
     Returns:
         ``label, architecture, seeds``; ``<measure>_mean, <measure>_sd`` for AUC, GAUC, ``pcoc_range`` (largest minus
-        smallest PCOC of a domain), log loss and RelaImpr, the standard deviation being that of a sample and nan for
-        one seed; ``parameters_embedding, parameters_rest``; ``training_rows_per_second`` and
-        ``inference_ms_per_2000_rows``, medians over seeds. :func:`with_tests` adds p-values.
+        smallest PCOC of a domain), log loss and RelaImpr, and of a simulated log for the share of the gap to the truth
+        that is closed; the standard deviation is that of a sample and nan for one seed; ``parameters_embedding``,
+        ``parameters_rest``; ``training_rows_per_second`` and ``inference_ms_per_2000_rows``, medians over seeds.
+        :func:`with_tests` adds p-values.
     """
     grouped = by_label(results)
     bases = {result.seed: result for result in grouped.get(base, [])}
@@ -64,7 +70,7 @@ def leaderboard(results: Sequence[Result], base: str) -> pd.DataFrame:
     for label, each in grouped.items():
         values = pd.DataFrame([measures(result, bases.get(result.seed)) for result in each])
         row: dict[str, Any] = {"label": label, "architecture": each[0].about["architecture"], "seeds": len(each)}
-        for name in MEASURES:
+        for name in values:
             row[f"{name}_mean"] = float(values[name].mean(skipna=False))
             row[f"{name}_sd"] = float(values[name].std(ddof=1, skipna=False))
         for name in COSTS:
@@ -146,26 +152,33 @@ def summary(table: pd.DataFrame, tests: Mapping[str, Mapping[str, Any] | None], 
 
     shown = Table(title=title, caption=sentence(tests), title_justify="left", caption_justify="left")
     shown.add_column("model")
-    for name in ("AUC", "GAUC", "PCOC range", "log loss", f"RelaImpr ({base})", "tables", "other", "rows/s", "ms/2000"):
-        shown.add_column(name, justify="right", no_wrap=name == "AUC")
+    names = columns(table)
+    for name, heading in names.items():
+        shown.add_column(heading.format(base=base), justify="right", no_wrap=name == "auc")
     for number, row in enumerate(table.to_dict(orient="records")):
         found = {name: text if name == "auc" else text.split(" ±")[0] for name, text in cells(row).items()}
-        best = "bold" if number == 0 else None
-        shown.add_row(row["label"], *(found[name] for name in (*MEASURES, *COSTS)), style=best)
+        shown.add_row(row["label"], *(found[name] for name in names), style="bold" if number == 0 else None)
     return shown
 
 
-def headings(base: str) -> list[str]:
-    """Of the columns :func:`cells` fills."""
-    costs = ["embedding", "other par.", "rows/s", "ms/2000"]
-    return ["seeds", "AUC", "GAUC", "PCOC range", "log loss", f"RelaImpr ({base})", *costs]
+def columns(table: pd.DataFrame) -> dict[str, str]:
+    """The columns of a leaderboard that are shown, and their headings."""
+    headings = {
+        "auc": "AUC",
+        "gauc": "GAUC",
+        "pcoc_range": "PCOC range",
+        "logloss": "log loss",
+        "rela_impr": "RelaImpr ({base})",
+        GAP: "gap closed",
+        **dict(zip(COSTS, ("tables", "other", "rows/s", "ms/2000"), strict=True)),
+    }
+    return {name: heading for name, heading in headings.items() if name != GAP or f"{GAP}_mean" in table}
 
 
 def cells(row: Mapping[str, Any]) -> dict[str, str]:
     """One row of the leaderboard as text, by column: mean ± sd, or the mean alone where there is one seed."""
-    found = {"seeds": str(row["seeds"])}
-    for name in MEASURES:
-        found[name] = spread(row[f"{name}_mean"], row[f"{name}_sd"], percent=name == "rela_impr")
+    names = [name for name in (*MEASURES, GAP) if f"{name}_mean" in row]
+    found = {n: spread(row[f"{n}_mean"], row[f"{n}_sd"], percent=n in ("rela_impr", GAP)) for n in names}
     for name in COSTS[:2]:
         found[name] = millions(row[name])
     found[COSTS[2]] = "–" if pd.isna(row[COSTS[2]]) else f"{row[COSTS[2]]:,.0f}"

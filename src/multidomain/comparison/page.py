@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from ..evaluation import plots, report
-from .leaderboard import cells, headings, sentence
+from .leaderboard import cells, columns, sentence
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 ANNOTATED = 400  # cells of a heat map that can still be read
 _NOTES = (
     "Mean ± standard deviation over seeds. PCOC range: the largest mean prediction / mean label of a domain minus the "
-    "smallest. RelaImpr: (AUC - 0.5) / (AUC of {base} - 0.5) - 1, seed by seed. Embedding: parameters of the tables of "
-    "ids; other par.: all others. Rows/s: training, median of epochs. ms/2000: scoring 2,000 rows with the form that "
+    "smallest. RelaImpr: (AUC - 0.5) / (AUC of {base} - 0.5) - 1, seed by seed. Tables: parameters of the tables of "
+    "ids; other: all other parameters. Rows/s: training, median of epochs. ms/2000: scoring 2,000 rows with the form that "
     "is served, median of repeated batches.",
     "The best was picked by the rows it is tested on, so the p-values are somewhat too small. The t-test asks whether "
     "training again would show the difference; DeLong's test, with the rows of one user as a cluster (of one group, "
@@ -49,7 +49,7 @@ def write(
         facts: name -> value, shown under the heading.
     """
     picture = folder / "domains.png"
-    heat_map(domains).savefig(picture, dpi=150, facecolor="white", metadata={"Software": None})
+    plots.save(heat_map(domains), picture)
     base = str(comparison["base"])
     notes = [sentence(comparison["tests"]), *comparison.get("notes", []), *(note.format(base=base) for note in _NOTES)]
     body = _table(table, base) + "".join(f"<p>{html.escape(note)}</p>" for note in notes)
@@ -85,11 +85,13 @@ def heat_map(domains: pd.DataFrame) -> Figure:
 
 
 def _table(table: pd.DataFrame, base: str) -> str:
-    head = "".join(f"<th>{html.escape(name)}</th>" for name in headings(base))
+    names = columns(table)
+    head = "".join(f"<th>{html.escape(heading.format(base=base))}</th>" for heading in names.values())
     lines = []
     for number, row in enumerate(table.to_dict(orient="records")):
         style = ' class="best"' if number == 0 else ""
-        found = "".join(f"<td>{html.escape(cell)}</td>" for cell in cells(row).values())
+        texts = cells(row)
+        found = "".join(f"<td>{html.escape(texts[name])}</td>" for name in names)
         lines.append(f"<tr{style}><th>{html.escape(row['label'])}</th>{found}</tr>")
     body = f"<thead><tr><th>model</th>{head}</tr></thead><tbody>{''.join(lines)}</tbody>"
     return f'<div class="wide"><table>{body}</table></div>'

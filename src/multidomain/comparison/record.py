@@ -14,7 +14,7 @@ import pandas as pd
 from .. import tracking
 from ..evaluation.report import largest
 from ..schema import Variant
-from .leaderboard import COSTS, MEASURES, measures
+from .leaderboard import COSTS, GAP, MEASURES, measures
 from .results import Result, by_label
 
 if TYPE_CHECKING:
@@ -85,8 +85,8 @@ def _write(
 def _summary(leaderboard: pd.DataFrame) -> Iterator[Value]:
     """Mean AUC … of each label."""
     for row in leaderboard.to_dict(orient="records"):
-        for name in MEASURES:
-            if math.isfinite(value := row[f"{name}_mean"]):
+        for name in (*MEASURES, GAP):
+            if math.isfinite(value := row.get(f"{name}_mean", math.nan)):
                 yield (row["label"], name), value, 0
 
 

@@ -183,7 +183,7 @@ def write(folder: Path, sides: SideBySide, *, ours: str, facts: Mapping[str, str
     page = _html(head, body) + "".join(f"<p>{html.escape(text)}</p>" for text in sides.sentences(ours))
     if (plot := sides.table.plot) is not None:
         picture = folder / "figure.png"
-        draw(sides).savefig(picture, dpi=150, facecolor="white", metadata={"Software": None})
+        plots.save(draw(sides), picture)
         page += report.figure("As a figure", f"{plot['y']}, with the standard deviation over seeds.", picture)
     (folder / "table.md").write_text(markdown(sides, ours=ours, facts=facts), encoding="utf-8")
     text = report.document(title=sides.table.title, facts=facts, body=page)
