@@ -21,8 +21,8 @@ ANNOTATED = 400  # cells of a heat map that can still be read
 _NOTES = (
     "Mean ± standard deviation over seeds. PCOC range: the largest mean prediction / mean label of a domain minus the "
     "smallest. RelaImpr: (AUC - 0.5) / (AUC of {base} - 0.5) - 1, seed by seed. Tables: parameters of the tables of "
-    "ids; other: all other parameters. Rows/s: training, median of epochs. ms/2000: scoring 2,000 rows with the form that "
-    "is served, median of repeated batches.",
+    "ids; other: all other parameters. Rows/s: training, median of epochs. ms/2000: scoring 2,000 rows with the form "
+    "that is served, median of repeated batches.",
     "The best was picked by the rows it is tested on, so the p-values are somewhat too small. The t-test asks whether "
     "training again would show the difference; DeLong's test, with the rows of one user as a cluster (of one group, "
     "where the schema has GAUC group by something else; Obuchowski 1997), asks whether other users would.",
