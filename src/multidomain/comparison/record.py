@@ -46,15 +46,17 @@ def record(
     bases = {result.seed: result for result in by_label(results).get(str(comparison["base"]), [])}
     runs = []
     with mlflow.start_run(experiment_id=experiment, run_name=f"{variant.name}-compare") as parent:
-        _write(client, parent.info.run_id, _summary(leaderboard), _about(variant, comparison), {"kind": "comparison"})
+        tags = {"git_revision": tracking.git_revision()}
+        own = {**tags, "kind": "comparison"}
+        _write(client, parent.info.run_id, _summary(leaderboard), _about(variant, comparison), own)
         client.log_artifacts(parent.info.run_id, str(page))
         client.log_text(parent.info.run_id, leaderboard.to_csv(index=False), "leaderboard.csv")
         for result in results:
             name = f"{variant.name}-{result.label}-seed-{result.seed}"
             with mlflow.start_run(experiment_id=experiment, run_name=name, nested=True) as run:
-                tags = {"kind": "comparison result", "architecture": str(result.about["architecture"])}
+                own = {**tags, "kind": "comparison result", "architecture": str(result.about["architecture"])}
                 values = _values(result, bases.get(result.seed))
-                _write(client, run.info.run_id, values, _settings(variant, result), tags)
+                _write(client, run.info.run_id, values, _settings(variant, result), own)
                 client.log_text(run.info.run_id, result.history().to_csv(index=False), "history.csv")
                 client.log_dict(run.info.run_id, dict(result.metrics), "metrics.json")
                 runs.append({"label": result.label, "seed": result.seed, "run_id": run.info.run_id})
@@ -76,7 +78,7 @@ def _write(
     client.log_batch(
         run,
         params=[Param(key, str(value)[:6000]) for key, value in tracking.flat(parameters)],
-        tags=[RunTag(key, value) for key, value in {**tags, "git_revision": tracking.git_revision()}.items()],
+        tags=[RunTag(key, value) for key, value in tags.items()],
     )
     for start in range(0, len(metrics), AT_ONCE):
         client.log_batch(run, metrics=metrics[start : start + AT_ONCE])
