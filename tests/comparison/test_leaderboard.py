@@ -148,17 +148,23 @@ def test_numbers_are_written_with_their_spread():
     assert board.millions(1_234_567) == "1.235 M"
 
 
-def test_the_summary_names_models_columns_and_tests(made):
+@pytest.mark.parametrize("width", [80, 200])
+def test_the_summary_names_models_columns_and_tests_and_cuts_nothing(made, width):
     from rich.console import Console
 
-    results = [made("good", seed, 1.0) for seed in (1, 2)] + [made("base", seed, 0.5) for seed in (1, 2)]
-    table = board.leaderboard(results, "base")
+    results = [made("good", seed, 1.0) for seed in (1, 2)] + [made("shared_bottom", seed, 0.5) for seed in (1, 2)]
+    table = board.leaderboard(results, "shared_bottom")
     tests = board.best_against_second(results, table, made.user)
-    console = Console(width=200, record=True)
-    console.print(board.summary(table, tests, title="Models on log", base="base"))
+    table = table.assign(share_of_gap_closed_mean=1.2345, share_of_gap_closed_sd=0.1)
+    console = Console(width=width, record=True)
+    console.print(board.summary(table, tests, title="Models on log", base="shared_bottom"))
     text = console.export_text()
-    for word in ("Models on log", "good", "base", "PCOC range", "RelaImpr (base)", "ms/2000", T_TEST, DELONG):
+    assert "…" not in text
+    for word in ("Models on log", "good", "shared_bottom", "GAUC", "PCOC", "RelaImpr", "ms/2000", "+123.45", T_TEST):
         assert word in text
+    for row in table.to_dict(orient="records"):
+        for value in board.cells(row).values():
+            assert value.split(" ±")[0] in text
 
 
 def page_of(folder: Path, results: list[Result], base: str, user: pd.Series) -> str:

@@ -16,6 +16,7 @@ from ..evaluation.report import LARGEST, largest
 from .results import Result, by_label
 
 if TYPE_CHECKING:
+    from rich.console import Group
     from rich.table import Table
 
 MEASURES = ("auc", "gauc", "pcoc_range", "logloss", "rela_impr")
@@ -146,15 +147,29 @@ def sentence(tests: Mapping[str, Mapping[str, Any] | None]) -> str:
     return f"{one['best']} is {one['difference']:.4f} AUC ahead of {one['second']} ({'; '.join(parts)})."
 
 
-def summary(table: pd.DataFrame, tests: Mapping[str, Mapping[str, Any] | None], *, title: str, base: str) -> Table:
-    """The leaderboard for the terminal, with the spread of AUC alone so that it fits."""
+def summary(table: pd.DataFrame, tests: Mapping[str, Mapping[str, Any] | None], *, title: str, base: str) -> Group:
+    """The leaderboard for a terminal of 80 columns: how good the models are, then what they cost."""
+    from rich.console import Group
+
+    names = columns(table)
+    measures = {name: heading for name, heading in names.items() if name not in COSTS}
+    costs = {name: heading for name, heading in names.items() if name in COSTS}
+    return Group(
+        _part(table, measures, base=base, title=title, caption=sentence(tests)),
+        _part(table, costs, base=base, title="Parameters, training and scoring", caption=None),
+    )
+
+
+def _part(table: pd.DataFrame, names: Mapping[str, str], *, base: str, title: str, caption: str | None) -> Table:
+    """Some columns of the leaderboard, with the spread of AUC alone so that they fit."""
+    from rich import box
     from rich.table import Table
 
-    shown = Table(title=title, caption=sentence(tests), title_justify="left", caption_justify="left")
-    shown.add_column("model")
-    names = columns(table)
-    for name, heading in names.items():
-        shown.add_column(heading.format(base=base), justify="right", no_wrap=name == "auc")
+    shown = Table(title=title, caption=caption, title_justify="left", caption_justify="left", box=box.SIMPLE_HEAD)
+    shown.padding = (0, 1, 0, 0)
+    shown.add_column("model", overflow="fold")
+    for heading in names.values():
+        shown.add_column(heading.format(base=base).replace(" ", "\n"), justify="right", no_wrap=True)
     for number, row in enumerate(table.to_dict(orient="records")):
         found = {name: text if name == "auc" else text.split(" ±")[0] for name, text in cells(row).items()}
         shown.add_row(row["label"], *(found[name] for name in names), style="bold" if number == 0 else None)
