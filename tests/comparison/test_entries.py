@@ -44,9 +44,18 @@ def test_an_entry_overrides_the_configuration_of_its_architecture():
     assert OWN["star"]["model"]["fcn"] == "star"
 
 
+def test_a_shared_budget_stands_between_the_models_own_settings_and_those_of_an_entry():
+    longer = {"label": "longer", "architecture": "star", "training": {"epochs": 9}}
+    found = asked(models=["star", longer], training={"epochs": 5, "patience": 1}).entries
+    assert [entry.training for entry in found] == [{"epochs": 5, "patience": 1}, {"epochs": 9, "patience": 1}]
+    assert OWN["star"]["training"] == {"epochs": 2}
+
+
 @pytest.mark.parametrize(
     ("compare", "message"),
     [
+        ({"training": {"epoch": 3}}, "'epoch' is not known; did you mean 'epochs'"),
+        ({"training": 3}, "compare.training is a group of settings"),
         ({"models": "star dn"}, "'dn' is not known; did you mean 'dnn'"),
         ({"model": "star"}, "'model' is not known; did you mean 'models'"),
         ({"models": {"0": "star"}}, "must be a list.*separate several by spaces.*star dnn"),

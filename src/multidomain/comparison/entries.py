@@ -11,7 +11,7 @@ from typing import Any
 
 from ..errors import ConfigurationError, unknown_key
 
-SECTION = ("models", "seeds", "base", "workers")
+SECTION = ("models", "seeds", "base", "training", "workers")
 ENTRY = ("label", "architecture", "model", "training")
 _LIMITS = ("max_domain_weight_gib",)  # options that refuse a model but do not change it
 _HOW = "On the command line separate several by spaces or '|': --params=\"compare.{name}={example}\""
@@ -101,7 +101,8 @@ class Comparison:
 def entry(given: Any, parameters: Mapping[str, Any], known: Sequence[str]) -> Entry:
     """An entry from a name, or from ``{label, architecture, model, training}``.
 
-    What ``model`` and ``training`` hold replaces what the architecture's own configuration section says.
+    What ``model`` and ``training`` hold replaces what the architecture's own configuration section says; between
+    the two stands ``compare.training``, which all entries share.
     """
     raw: Any = {"architecture": given} if isinstance(given, str) else given
     if not isinstance(raw, Mapping):
@@ -116,8 +117,9 @@ def entry(given: Any, parameters: Mapping[str, Any], known: Sequence[str]) -> En
         if not isinstance(raw.get(part) or {}, Mapping):
             raise ConfigurationError(f"compare.models: '{name}': {part} is a group of options, not {raw[part]!r}.")
     own: Mapping[str, Any] = parameters.get(str(name), {})
+    shared = {"model": {}, "training": section(parameters)["training"]}
     parts: dict[str, dict[str, Any]] = {
-        part: {**(own.get(part) or {}), **(raw.get(part) or {})} for part in ("model", "training")
+        part: {**(own.get(part) or {}), **shared[part], **(raw.get(part) or {})} for part in ("model", "training")
     }
     return Entry(label=str(raw.get("label", name)), architecture=str(name), **parts)
 
@@ -130,7 +132,10 @@ def section(parameters: Mapping[str, Any]) -> dict[str, Any]:
     for key in given:
         if key not in SECTION:
             raise ConfigurationError(f"parameter 'compare.{key}': {unknown_key(key, SECTION)}")
-    return {"models": None, "seeds": [1, 2, 3], "base": "dnn", "workers": 1} | dict(given)
+    training = given.get("training") or {}
+    if not isinstance(training, Mapping):
+        raise ConfigurationError(f"compare.training is a group of settings such as {{epochs: 8}}, not {training!r}.")
+    return {"models": None, "seeds": [1, 2, 3], "base": "dnn", "workers": 1, **given, "training": dict(training)}
 
 
 def seeds(chosen: Mapping[str, Any]) -> tuple[int, ...]:
