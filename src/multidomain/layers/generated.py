@@ -131,7 +131,8 @@ class GeneratedLinear(nn.Module):
 def _rows(x: Tensor, index: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """``x[r] @ weight[index[r]] + bias[index[r]]`` for each row r: (B, n, i), (B,), (U, i, o), (U, o) -> (B, n, o)."""
     if len(index) < _FEW * len(weight) or not len(index):
-        return torch.baddbmm(bias[index].unsqueeze(1), x, weight[index])
+        weight, bias = (one.index_select(0, index) for one in (weight, bias))  # whose gradient has one order of summing
+        return torch.baddbmm(bias.unsqueeze(1), x, weight)
     segments = Segments.of(index, len(weight) - 1)
     n = x.shape[1]
     wide = Segments(segments.domain, segments.order, segments.inverse, [count * n for count in segments.counts])

@@ -123,7 +123,7 @@ class HierRec(MultiDomainModel):
         if self.explicit is not None:
             o = self.explicit.distinct(o, e_s)  # Eq. 1, 2, 4: O^explicit  (B, 64)
         if self.implicit is not None:
-            weight = self.field_scores(e_s.rows).softmax(-1)[e_s.index]  # Eq. 6  (B, G, I)
+            weight = self.field_scores(e_s.rows).softmax(-1).index_select(0, e_s.index)  # Eq. 6  (B, G, I)
             P = self.attention(weight.unsqueeze(-1) * E_c.unsqueeze(1))  # Eq. 7  (B, G, I, d)
             o = self.implicit(o, P.flatten(2)).flatten(1)  # Eq. 1, 2, 8: O^implicit, head by head  (B, G·64)
         logit = self.head(self.output(o, x.domain))[:, 0]  # Eq. 9; its sigmoid is in the loss  (B,)
