@@ -129,8 +129,8 @@ def test_models_are_compared_and_a_paper_table_uses_what_is_trained(movielens):
     said = succeeded(movielens.run("--pipeline=compare", "--only-missing-outputs", **lists))
     assert done_nodes(said) == ["train each model", "rank", "present", "track"]
     assert "(2 of 2 done)" in said
-    assert "RelaImpr (dnn)" in said
-    assert "clustered DeLong over test rows: p" in said
+    assert "RelaImpr" in said
+    assert "clustered DeLong over test rows: p" in " ".join(said.split())  # in lines as wide as the table
     place = movielens.data / "08_reporting" / VARIANT / "compare"
     table = pd.read_parquet(place / "leaderboard.parquet").set_index("label")
     assert table.auc_mean["star"] == movielens.metrics(VARIANT)["overall"]["auc"]

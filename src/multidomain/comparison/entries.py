@@ -117,7 +117,7 @@ def entry(given: Any, parameters: Mapping[str, Any], known: Sequence[str]) -> En
         if not isinstance(raw.get(part) or {}, Mapping):
             raise ConfigurationError(f"compare.models: '{name}': {part} is a group of options, not {raw[part]!r}.")
     own: Mapping[str, Any] = parameters.get(str(name), {})
-    shared = {"model": {}, "training": section(parameters)["training"]}
+    shared = {"model": {}, "training": _training(parameters.get("compare") or {})}
     parts: dict[str, dict[str, Any]] = {
         part: {**(own.get(part) or {}), **shared[part], **(raw.get(part) or {})} for part in ("model", "training")
     }
@@ -132,10 +132,7 @@ def section(parameters: Mapping[str, Any]) -> dict[str, Any]:
     for key in given:
         if key not in SECTION:
             raise ConfigurationError(f"parameter 'compare.{key}': {unknown_key(key, SECTION)}")
-    training = given.get("training") or {}
-    if not isinstance(training, Mapping):
-        raise ConfigurationError(f"compare.training is a group of settings such as {{epochs: 8}}, not {training!r}.")
-    return {"models": None, "seeds": [1, 2, 3], "base": "dnn", "workers": 1, **given, "training": dict(training)}
+    return {"models": None, "seeds": [1, 2, 3], "base": "dnn", "workers": 1, **given, "training": _training(given)}
 
 
 def seeds(chosen: Mapping[str, Any]) -> tuple[int, ...]:
@@ -161,6 +158,14 @@ def workers(chosen: Mapping[str, Any]) -> int:
 def digest(value: Any) -> str:
     """Of anything JSON can say."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:24]
+
+
+def _training(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that the section ``compare`` has for all entries."""
+    training = given.get("training") or {}
+    if not isinstance(training, Mapping):
+        raise ConfigurationError(f"compare.training is a group of settings such as {{epochs: 8}}, not {training!r}.")
+    return dict(training)
 
 
 def _listed(name: str, value: Any) -> list[Any]:
