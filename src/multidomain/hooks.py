@@ -237,18 +237,12 @@ def _check_models(pipeline: Pipeline, catalog: DataCatalog) -> None:
     sections = [name.removesuffix(".training") for name in sorted(pipeline.inputs()) if name.endswith(".training")]
     if not sections:
         return
-    from .models import options
-    from .training.config import TrainingConfig
+    from .comparison.entries import check_options
 
     for section in sections:
-        architecture = section.removeprefix("params:")
-        for key in catalog.load(f"{section}.model"):
-            if key not in (allowed := [*options(architecture), "max_domain_weight_gib"]):
-                raise ConfigurationError(f"{architecture}.model: {unknown_key(key, allowed)}")
-        try:
-            TrainingConfig(**catalog.load(f"{section}.training"))
-        except ConfigurationError as error:
-            raise ConfigurationError(f"{architecture}.{error}") from error
+        check_options(
+            section.removeprefix("params:"), catalog.load(f"{section}.model"), catalog.load(f"{section}.training")
+        )
 
 
 def _check_comparison(pipeline: Pipeline, catalog: DataCatalog) -> None:

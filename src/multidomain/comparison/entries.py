@@ -47,16 +47,24 @@ class Entry:
 
     def check(self) -> None:
         """Raises a ConfigurationError naming the entry where an option is not known or out of range."""
-        from ..models import options
-        from ..training.config import TrainingConfig
-
-        for key in self.model:
-            if key not in (allowed := [*options(self.architecture), *_LIMITS]):
-                raise ConfigurationError(f"'{self.label}': {self.architecture}.model: {unknown_key(key, allowed)}")
         try:
-            TrainingConfig(**self.training)
+            check_options(self.architecture, self.model, self.training)
         except ConfigurationError as error:
-            raise ConfigurationError(f"'{self.label}': {self.architecture}.{error}") from error
+            raise ConfigurationError(f"'{self.label}': {error}") from error
+
+
+def check_options(architecture: str, model: Mapping[str, Any], training: Mapping[str, Any]) -> None:
+    """Raises a ConfigurationError where an option of a model is not known, or one of its training is not allowed."""
+    from ..models import options
+    from ..training.config import TrainingConfig
+
+    for key in model:
+        if key not in (allowed := [*options(architecture), *_LIMITS]):
+            raise ConfigurationError(f"{architecture}.model: {unknown_key(key, allowed)}")
+    try:
+        TrainingConfig(**training)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{architecture}.{error}") from error
 
 
 @dataclass(frozen=True, kw_only=True)

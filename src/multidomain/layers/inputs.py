@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cache
 
 import torch
 import torch.nn.functional as F
@@ -48,7 +48,7 @@ class Inputs:
         """(B, T, H·d): the H history fields side by side, event by event, padding zero."""
         return self._embedded.events()
 
-    @cached_property
+    @property
     def condition(self) -> Tensor:
         """(B, k): the representation of the row's distribution; made when first asked for, once per batch."""
         return self._describe()

@@ -25,7 +25,16 @@ from ..errors import ConfigurationError
 from ..inputs import InputSchema
 from ..layers.domain_linear import FoldedFCN, Segments, StarFCN
 from ..layers.inputs import Inputs
-from .base import InputOptions, MultiDomainModel, check_choice, check_shares, check_sizes, check_switches, check_widths
+from .base import (
+    InputOptions,
+    MultiDomainModel,
+    check_choice,
+    check_positive,
+    check_shares,
+    check_sizes,
+    check_switches,
+    check_widths,
+)
 
 
 class DynamicRouting(nn.Module):
@@ -160,7 +169,7 @@ class AdaptDHM(MultiDomainModel):
         check_choice("routing", routing, ["instance", "user"])
         check_shares(momentum=momentum, dropout=dropout)
         check_switches(paper_literal=paper_literal)
-        _check_temperature(temperature)
+        check_positive(temperature=temperature)
         fields = self.inputs.embedding.fields
         self.routed = list(fields) if routing == "instance" else _of_the_user(fields, schema)
         self._positions = slice(None) if routing == "instance" else [fields.index(name) for name in self.routed]
@@ -241,8 +250,3 @@ def _of_the_user(fields: Sequence[str], schema: InputSchema) -> list[str]:
             "Choose features of the user, give them `owner: user` in the schema, or take routing: instance."
         )
     return found
-
-
-def _check_temperature(temperature: float) -> None:
-    if isinstance(temperature, bool) or not isinstance(temperature, int | float) or not 0 < temperature < float("inf"):
-        raise ConfigurationError(f"temperature must be a number above 0, got {temperature!r}")

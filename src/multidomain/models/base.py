@@ -189,6 +189,13 @@ def check_positive(**values: float) -> None:
             raise ConfigurationError(f"{key} must be a number above 0, got {value!r}")
 
 
+def check_not_negative(**values: float) -> None:
+    """Raise ConfigurationError unless every value is a number of at least 0."""
+    for key, value in values.items():
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):
+            raise ConfigurationError(f"{key} must be a number of at least 0, got {value!r}")
+
+
 def check_widths(key: str, widths: Sequence[int]) -> tuple[int, ...]:
     """The widths of hidden layers as a tuple; ConfigurationError unless each is a whole number of at least 1."""
     if isinstance(widths, str | int):

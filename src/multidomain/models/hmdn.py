@@ -17,13 +17,21 @@ import torch
 from torch import Tensor, nn
 
 from ..batch import Batch
-from ..errors import ConfigurationError
 from ..inputs import InputSchema
 from ..layers.distribution import HierarchicalDistribution
 from ..layers.experts import Experts, mix
 from ..layers.gate import GateNU
 from ..layers.mlp import MLP, he_
-from .base import InputOptions, MultiDomainModel, check_choice, check_shares, check_sizes, check_switches, check_widths
+from .base import (
+    InputOptions,
+    MultiDomainModel,
+    check_choice,
+    check_not_negative,
+    check_shares,
+    check_sizes,
+    check_switches,
+    check_widths,
+)
 
 
 class HMDN(MultiDomainModel):
@@ -83,7 +91,7 @@ class HMDN(MultiDomainModel):
         check_choice("backbone", backbone, ["mmoe", "pepnet"])
         check_sizes(depth=depth, codebook_size=codebook_size, experts=experts)
         check_switches(shared_codebook=shared_codebook)
-        _check_weights(alpha=alpha, beta=beta)
+        check_not_negative(alpha=alpha, beta=beta)
         check_shares(dropout=dropout)
         self.alpha = alpha
         self.hierarchy = HierarchicalDistribution(
@@ -181,9 +189,3 @@ class DynamicWeights(nn.Module):
         delta_b = self.gate(s_D)  # Eq. 10 of s_D  (B, c)
         logit: Tensor = self.mlp(delta_b * x)[:, 0]  # Eq. 9
         return logit
-
-
-def _check_weights(**weights: float) -> None:
-    for key, value in weights.items():
-        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):
-            raise ConfigurationError(f"{key} must be a number of at least 0, got {value!r}")

@@ -19,11 +19,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...batch import Batch
-from ...errors import ConfigurationError
 from ...inputs import InputSchema
 from ...layers.domain_linear import DomainOutputs
 from ...layers.mlp import MLP, HiddenLayers
-from ..base import InputOptions, MultiDomainModel, check_shares, check_widths
+from ..base import InputOptions, MultiDomainModel, check_not_negative, check_shares, check_widths
 
 
 class GradientReversal(torch.autograd.Function):
@@ -117,7 +116,8 @@ class MuLANN(MultiDomainModel):
         hidden, classifier = check_widths("hidden", hidden), check_widths("classifier", classifier)
         discriminator = check_widths("discriminator", discriminator)
         check_shares(dropout=dropout)
-        self.adversary = _weight("adversary", adversary)
+        check_not_negative(adversary=adversary)
+        self.adversary = float(adversary)
         self.extractor = HiddenLayers(in_features=self.inputs.width, hidden=hidden, dropout=dropout)
         h = self.extractor.features
         self.classifier = MLP(in_features=h, hidden=classifier, dropout=dropout)
@@ -145,10 +145,3 @@ class MuLANN(MultiDomainModel):
         """L_d of the training batch last seen; nothing in evaluation."""
         loss = super().auxiliary_loss()
         return loss if self._discriminator_loss is None else loss + self._discriminator_loss
-
-
-def _weight(key: str, value: float) -> float:
-    """A number of at least 0."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):
-        raise ConfigurationError(f"{key} must be a number of at least 0, got {value!r}")
-    return float(value)
