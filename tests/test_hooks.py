@@ -11,6 +11,7 @@ from kedro_datasets.json import JSONDataset
 
 from multidomain.errors import ConfigurationError, DataError
 from multidomain.hooks import DigestHooks, ProjectHooks, _check_parameters, digest_file, expected_digests
+from multidomain.io import SchemaFile
 
 
 def double(x: int) -> int:
@@ -74,6 +75,36 @@ def test_the_digest_depends_on_values_and_on_nothing_else(tmp_path):
     first, same = expected_digests(PIPELINE, catalog(tmp_path)), expected_digests(PIPELINE, catalog(tmp_path / "other"))
     assert first == same
     assert first["total"] != expected_digests(PIPELINE, catalog(tmp_path, y=2))["total"]
+
+
+def digest_of_what_is_read(folder: Path, monkeypatch: pytest.MonkeyPatch, description: str) -> str:
+    """The expected digest of an output made from a log whose one raw file is described so."""
+    (folder / "clicks.yml").write_text(
+        f"source: table\nfiles: {{log: {description}}}\nroles: {{}}\nlabels: {{click: clicked}}\n"
+        "domains: {page: {column: page}}\nsplits: {random: {train: 0.8, validation: 0.1, test: 0.1}}\n"
+        "features: {device: {}}\n"
+    )
+    monkeypatch.setenv("MULTIDOMAIN_SCHEMAS", str(folder))
+    here = DataCatalog({"schema": SchemaFile(name="clicks")})
+    here["params:raw_folder"] = str(folder)
+    return expected_digests(Pipeline([node(double, "schema", "read")]), here)["read"]
+
+
+@pytest.mark.parametrize("content", [f"sha256: {'a' * 64}", f"fetch: log==1.0, sha256: {'a' * 64}"])
+def test_fetching_a_raw_file_that_the_schema_describes_makes_nothing_stale(tmp_path, monkeypatch, content):
+    before = digest_of_what_is_read(tmp_path, monkeypatch, f"{{path: log.csv, {content}}}")
+    (tmp_path / "log.csv").write_text("fetched")
+    assert digest_of_what_is_read(tmp_path, monkeypatch, f"{{path: log.csv, {content}}}") == before
+    other = f"{{path: log.csv, {content.replace('a' * 64, 'b' * 64)}}}"
+    assert digest_of_what_is_read(tmp_path, monkeypatch, other) != before
+
+
+def test_a_raw_file_that_only_its_name_describes_makes_outputs_stale_when_it_changes(tmp_path, monkeypatch):
+    (tmp_path / "log.csv").write_text("one")
+    before = digest_of_what_is_read(tmp_path, monkeypatch, "log.csv")
+    assert digest_of_what_is_read(tmp_path, monkeypatch, "log.csv") == before
+    (tmp_path / "log.csv").write_text("another")
+    assert digest_of_what_is_read(tmp_path, monkeypatch, "log.csv") != before
 
 
 DECLARED = {"seed": 1, "domain": None, "star": {"training": {"epochs": 3}}}

@@ -162,13 +162,19 @@ def _source_digest(name: str, catalog: DataCatalog) -> str:
     if isinstance(dataset, SchemaFile):
         parsed = dataset.load()
         folder = Path(catalog.load("params:raw_folder"))
-        return _hash([parsed.digest, [_stamp(folder / file.path) for file in parsed.files.values()]])
+        return _hash([parsed.digest, [_raw_stamp(folder, file) for file in parsed.files.values()]])
     path = _path(catalog, name)
     return _hash(_stamp(path)) if path else ""
 
 
+def _raw_stamp(folder: Path, file: schema.RawFile) -> list[Any]:
+    """What the schema says is in the file, which holds before it is fetched too; otherwise what is found there."""
+    content = file.sha256 or file.fetch
+    return [file.path, content] if content else _stamp(folder / file.path)
+
+
 def _stamp(path: Path) -> list[Any]:
-    """Name, size and time of change. A raw file yet to be fetched counts as what its name says."""
+    """Name, size and time of change; the name alone of what is not there."""
     if not path.exists():
         return [path.name]
     status = path.stat()
