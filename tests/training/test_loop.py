@@ -135,6 +135,19 @@ def test_the_model_holds_the_best_epoch_whether_or_not_training_stopped_early(en
         assert not model.training
 
 
+def test_a_training_that_ends_while_validation_still_improves_says_so(encoded, tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    _, result = trained(encoded, tmp_path / "short", epochs=2, learning_rate=0.002)
+    gain = result.history[1]["validation_auc"] - result.history[0]["validation_auc"]
+    assert gain > 0.002
+    assert result.best_epoch == 2
+    assert f"still rising ({gain:+.4f} in epoch 2, the last): more epochs may do better" in caplog.text
+    caplog.clear()
+    _, result = trained(encoded, tmp_path / "long", epochs=40, patience=1)
+    assert result.best_epoch < len(result.history) < 40
+    assert "still rising" not in caplog.text
+
+
 def test_validation_loss_is_the_log_loss_of_the_predictions(encoded, tmp_path):
     model, result = trained(encoded, tmp_path, epochs=1)
     split = EncodedSplit(encoded, "validation")

@@ -34,6 +34,7 @@ from .prediction import logits
 
 logger = logging.getLogger(__name__)
 REFRESH = {"cuda": 50, "cpu": 10}  # steps between two looks at the numbers (progress bar, gradients): CUDA must wait
+_STILL_RISING = 0.002  # of validation AUC in the last epoch allowed: worth a word
 _SHOWN_BATCHES = 10  # the running AUC is that of the last batches
 
 
@@ -154,7 +155,22 @@ class _Run:
             best["validation_auc"],
             best["validation_loss"],
         )
+        self._say_if_still_rising(state)
         return TrainingResult(state.history, state.best_epoch, resumed)
+
+    def _say_if_still_rising(self, state: TrainingState) -> None:
+        """A log of few rows has few steps in an epoch: the number of epochs that suits a large one ends too early."""
+        if state.epoch < 2 or state.best_epoch < self.config.epochs:
+            return
+        gain = state.history[-1]["validation_auc"] - state.history[-2]["validation_auc"]
+        if gain > _STILL_RISING:
+            logger.info(
+                "Validation AUC was still rising (%+.4f in epoch %d, the last): more epochs may do better "
+                "(training.epochs, now %d).",
+                gain,
+                state.epoch,
+                self.config.epochs,
+            )
 
     def _ended(self, state: TrainingState) -> bool:
         patience = self.config.patience
