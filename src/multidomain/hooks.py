@@ -21,6 +21,7 @@ from kedro.pipeline.node import Node
 from . import schema
 from .errors import ConfigurationError, UserError, unknown_key
 from .io.atomic import remove, replacing
+from .sources import files
 
 logger = logging.getLogger(__name__)
 CHOICES = ("domain", "split", "features", "label")
@@ -170,7 +171,9 @@ def _source_digest(name: str, catalog: DataCatalog) -> str:
 def _raw_stamp(folder: Path, file: schema.RawFile) -> list[Any]:
     """What the schema says is in the file, which holds before it is fetched too; otherwise what is found there."""
     content = file.sha256 or file.fetch
-    return [file.path, content] if content else _stamp(folder / file.path)
+    if content:
+        return [file.path, content]
+    return [file.path, [_stamp(path) for path in files.outermost(folder, file)]]
 
 
 def _stamp(path: Path) -> list[Any]:

@@ -11,15 +11,15 @@ if TYPE_CHECKING:
 LOG_SECONDS = 15.0
 
 
-def progress(*, total: int, what: str, shown: bool = True) -> tqdm[Any]:
-    """A bar over ``total`` rows on standard error: share, rows/s, time left."""
+def progress(*, total: int, what: str, unit: str = " rows", shown: bool = True) -> tqdm[Any]:
+    """A bar over ``total`` rows, or whatever the unit, on standard error: share, rows/s, time left."""
     from tqdm import tqdm
 
     terminal = sys.stderr.isatty()
     return tqdm(
         total=total,
         desc=what,
-        unit=" rows",
+        unit=unit,
         unit_scale=True,
         disable=not shown,
         dynamic_ncols=terminal,

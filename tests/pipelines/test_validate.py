@@ -13,7 +13,7 @@ import pyarrow as pa
 import pytest
 import yaml
 
-from multidomain import schema
+from multidomain import schema, sources
 from multidomain.errors import DataError, SchemaError
 from multidomain.io import Folder
 from multidomain.pipelines.validate import create_pipeline
@@ -60,6 +60,7 @@ ITEMS = pa.schema(
     {"what": pa.string(), "price": pa.float64(), "tags": pa.list_(pa.string()), "sizes": pa.list_(pa.int64())}
 )
 Tables = dict[str, list[dict[str, Any]]]
+NO_LINES = (sources.nothing("rejected"), sources.nothing("files"))
 
 
 def the_schema(folder: Path, **changed: object) -> schema.Schema:
@@ -97,7 +98,7 @@ def as_ibis(tables: Tables) -> list[ibis.Table]:
 
 
 def run(read: schema.Schema, tables: Tables) -> tuple[Any, ...]:
-    return validate(read, *as_ibis(tables))
+    return validate(read, *as_ibis(tables), *NO_LINES)
 
 
 def lenient(folder: Path) -> schema.Schema:
@@ -271,7 +272,7 @@ def test_rows_are_counted_over_all_chunks() -> None:
 def test_a_missing_column_stops_the_run_naming_table_column_rule_and_rows(tmp_path: Path) -> None:
     impressions, users, items = as_ibis(clean())
     with pytest.raises(DataError) as error:
-        validate(the_schema(tmp_path), impressions, users.rename(sexe="sex"), items.drop("price"))
+        validate(the_schema(tmp_path), impressions, users.rename(sexe="sex"), items.drop("price"), *NO_LINES)
     message = error.value.message
     assert "table 'users', column 'sex', rule 'exists': all 10 rows lack it" in message
     assert "did you mean 'sexe'?" in message
@@ -281,7 +282,7 @@ def test_a_missing_column_stops_the_run_naming_table_column_rule_and_rows(tmp_pa
 def test_a_column_of_the_wrong_type_stops_the_run_with_examples(tmp_path: Path) -> None:
     impressions, users, items = as_ibis(clean())
     with pytest.raises(DataError) as error:
-        validate(the_schema(tmp_path), impressions, users.mutate(years=users.years.cast("string")), items)
+        validate(the_schema(tmp_path), impressions, users.mutate(years=users.years.cast("string")), items, *NO_LINES)
     assert "table 'users', column 'years', rule 'type'" in error.value.message
     assert "all 10 rows are string, expected int, e.g. '20', '21'" in error.value.message
 
@@ -303,7 +304,7 @@ def test_a_log_without_users_and_items_has_rules_for_impressions_alone(tmp_path:
     )
     impressions = as_ibis(clean())[0]
     none = ibis.memtable(pa.table({"none": pa.array([], pa.string())}))
-    valid, _, _, _, report, _ = validate(read, impressions, none, none)
+    valid, _, _, _, report, _ = validate(read, impressions, none, none, *NO_LINES)
     assert valid.count().execute() == 40
     assert report["tables"]["users"]["rules"] == []
 
@@ -334,7 +335,41 @@ def test_data_docs_have_a_page_per_table(tmp_path: Path) -> None:
 
 def test_the_stage_takes_and_gives_what_the_catalog_names() -> None:
     pipeline = create_pipeline()
-    assert pipeline.inputs() == {"schema", "ingested_impressions", "ingested_users", "ingested_items"}
+    assert pipeline.inputs() == {
+        "schema",
+        "ingested_impressions",
+        "ingested_users",
+        "ingested_items",
+        "rejected_lines",
+        "files_read",
+    }
     assert pipeline.outputs() == {
         "valid_impressions", "valid_users", "valid_items", "quarantine", "validation_report", "data_docs",
     }  # fmt: skip
+
+
+def test_lines_of_a_file_that_are_no_rows_are_in_the_quarantine_and_count_towards_the_limit(tmp_path: Path) -> None:
+    apart = pa.table(
+        {
+            "file": ["log.csv"] * 3,
+            "line": [3, 5, 9],
+            "reason": ["slot 'x' is not a whole number", "slot 'yy' is not a whole number", "is not UTF-8"],
+            "text": ["a,x", "b,yy", r"\xff"],
+        }
+    )
+    counts = pa.table({"file": ["log.csv"], "lines": [43], "rows": [40], "rejected": [3]})
+    lines = (ibis.memtable(apart), ibis.memtable(counts))
+    read = the_schema(tmp_path, validation={"max_quarantined": 0.1})
+    *_, quarantine, report, _ = validate(read, *as_ibis(clean()), *lines)
+    assert sorted(map(tuple, quarantine.to_pandas().to_numpy().tolist())) == [
+        ("log.csv", "line 3", "slot 'x' is not a whole number", "a,x"),
+        ("log.csv", "line 5", "slot 'yy' is not a whole number", "b,yy"),
+        ("log.csv", "line 9", "is not UTF-8", r"\xff"),
+    ]
+    found = report["files"]["log.csv"]
+    assert (found["rows"], found["kept"], found["quarantined"]) == (43, 40, 3)
+    assert [rule["rows"] for rule in found["rules"]] == [2, 1]  # by kind, whatever the value was
+    with pytest.raises(DataError) as error:
+        validate(the_schema(tmp_path), *as_ibis(clean()), *lines)
+    for part in ("log.csv: 3 of 43 rows", "line 3 slot 'x' is not a whole number", "line 9 is not UTF-8"):
+        assert part in error.value.message

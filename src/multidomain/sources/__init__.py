@@ -1,13 +1,19 @@
 """From a vendor's files to three tables: impressions, users and items.
 
 One module per log (``movielens``), and ``table`` for any log that already is one table. Each has
-``read(schema, files) -> dict`` of Ibis tables.
+``read(schema, files, work) -> dict`` of Ibis tables; ``work`` is a folder to keep finished parts in. One that sets
+lines of its files apart also gives ``rejected`` (file, line, reason, text) and ``files`` (file, lines, rows, rejected),
+as :func:`multidomain.sources.text.together` makes them.
 """
 
 from __future__ import annotations
 
+import atexit
+import functools
 import importlib
 import pkgutil
+import shutil
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,11 +31,16 @@ _SAMPLE_STEPS = 1_000_000
 
 def names() -> list[str]:
     """Every source a schema can name."""
-    return sorted(module.name for module in pkgutil.iter_modules(__path__) if module.name not in _HELPERS)
+    return sorted(
+        module.name for module in pkgutil.iter_modules(__path__) if not module.ispkg and module.name not in _HELPERS
+    )
 
 
-def read(schema: Schema, files: Mapping[str, Path]) -> dict[TableName, ir.Table]:
+def read(schema: Schema, files: Mapping[str, Path], work: Path | None = None) -> dict[str, ir.Table]:
     """The log's ``impressions``, ``users`` and ``items``, with columns and types as :mod:`multidomain.layout` has them.
+
+    Also ``rejected`` and ``files``, see above; empty where the source sets no lines apart. Without ``work`` finished
+    parts are kept in a temporary folder of this process.
 
     Raises:
         SchemaError: ``source`` names no source.
@@ -39,13 +50,35 @@ def read(schema: Schema, files: Mapping[str, Path]) -> dict[TableName, ir.Table]
         raise SchemaError(f"{schema.path}: source: {unknown_key(schema.source, names())}")
     plan = layout(schema)
     module = importlib.import_module(f".{schema.source}", __name__)
-    tables: dict[TableName, ir.Table] = module.read(schema, files)
-    if schema.source == "table":
-        return dict(tables)  # already conformed, as one table
-    return {table: _conformed(schema, plan, table, tables) for table in TABLES}
+    tables: dict[str, ir.Table] = module.read(schema, files, work or _temporary())
+    said = {name: tables.pop(name, None) for name in SAID}
+    said = {name: nothing(name) if table is None else table for name, table in said.items()}
+    if schema.source != "table":  # already conformed, as one table
+        tables = {table: _conformed(schema, plan, table, tables) for table in TABLES}
+    return tables | said
 
 
-def sample(schema: Schema, tables: Mapping[TableName, ir.Table], share: float | None) -> dict[TableName, ir.Table]:
+SAID: Mapping[str, Mapping[str, str]] = {
+    "rejected": {"file": "string", "line": "int64", "reason": "string", "text": "string"},
+    "files": {"file": "string", "lines": "int64", "rows": "int64", "rejected": "int64"},
+}
+
+
+def nothing(name: str) -> ir.Table:
+    """The table ``rejected`` or ``files`` of a source that sets no lines apart."""
+    import ibis
+
+    return ibis.memtable([], schema=dict(SAID[name]))
+
+
+@functools.cache
+def _temporary() -> Path:
+    folder = tempfile.mkdtemp(prefix="multidomain-source-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return Path(folder)
+
+
+def sample(schema: Schema, tables: Mapping[str, ir.Table], share: float | None) -> dict[str, ir.Table]:
     """Keep a share of the users with all their rows (of the rows, where the log has no users): the same ones each time.
 
     Raises:
@@ -58,7 +91,10 @@ def sample(schema: Schema, tables: Mapping[TableName, ir.Table], share: float | 
             f"sample_share={share}: a share is above 0 and at most 1; leave it out to read all rows."
         )
     by = schema.roles.user or IMPRESSION
-    return {name: _sampled(table, by, share) if by in table.columns else table for name, table in tables.items()}
+    return {
+        name: _sampled(table, by, share) if name in TABLES and by in table.columns else table
+        for name, table in tables.items()
+    }
 
 
 def empty() -> ir.Table:
@@ -74,7 +110,7 @@ def _sampled(table: ir.Table, by: str, share: float) -> ir.Table:
     return table.filter(step < share * _SAMPLE_STEPS)
 
 
-def _conformed(schema: Schema, plan: Layout, name: TableName, tables: Mapping[TableName, ir.Table]) -> ir.Table:
+def _conformed(schema: Schema, plan: Layout, name: TableName, tables: Mapping[str, ir.Table]) -> ir.Table:
     from .casting import conform
 
     columns = plan.table(name)
@@ -88,7 +124,7 @@ def _conformed(schema: Schema, plan: Layout, name: TableName, tables: Mapping[Ta
 
 
 def _with_owned(
-    schema: Schema, impressions: ir.Table, columns: Mapping[str, Column], tables: Mapping[TableName, ir.Table]
+    schema: Schema, impressions: ir.Table, columns: Mapping[str, Column], tables: Mapping[str, ir.Table]
 ) -> ir.Table:
     """Impressions with the columns the schema wants there but the vendor keeps with users or items."""
     for owner in ("users", "items"):

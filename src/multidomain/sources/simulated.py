@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 HISTORY = 20  # clicks that may matter, where the schema has no history
 
 
-def read(schema: Schema, files: Mapping[str, Path]) -> dict[TableName, ir.Table]:
+def read(schema: Schema, files: Mapping[str, Path], work: Path) -> dict[TableName, ir.Table]:
     """Impressions in order of time, users with their profiles, items with their features.
 
     Raises:
@@ -31,7 +31,7 @@ def read(schema: Schema, files: Mapping[str, Path]) -> dict[TableName, ir.Table]
     """
     import ibis
 
-    del files  # there are none
+    del files, work  # there are none
     return {name: ibis.memtable(table) for name, table in tables(schema).items()}
 
 

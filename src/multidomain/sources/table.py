@@ -30,13 +30,14 @@ DELIMITERS = (",", "\t", ";", "|")
 CSV = (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".txt")
 
 
-def read(schema: Schema, files: Mapping[str, Path]) -> dict[TableName, ir.Table]:
+def read(schema: Schema, files: Mapping[str, Path], work: Path) -> dict[TableName, ir.Table]:
     """Impressions, users and items of a log in one table.
 
     Raises:
         SchemaError: not exactly one file.
         DataError: the file cannot be read, lacks a column, or holds values of another type.
     """
+    del work  # the table engine reads the file by itself
     if len(files) != 1:
         raise SchemaError(f"{schema.path}: files: source table reads one file, not {len(files)}.")
     path = next(iter(files.values()))

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ... import sources
+from ...layout import TABLES
 from ...schema import Schema, project_root
 from ...sources import files
 
@@ -22,8 +23,13 @@ def locate_files(schema: Schema, raw_folder: str) -> dict[str, Path]:
 
 
 def read_log(
-    schema: Schema, raw_files: dict[str, Path], sample_share: float | None
-) -> tuple[ir.Table, ir.Table, ir.Table]:
-    """Impressions, users and items in the types of the schema; with ``sample_share`` those of a share of the users."""
-    tables = sources.sample(schema, sources.read(schema, raw_files), sample_share)
-    return tables["impressions"], tables["users"], tables["items"]
+    schema: Schema, raw_files: dict[str, Path], sample_share: float | None, parsed_files: Path
+) -> tuple[ir.Table, ir.Table, ir.Table, ir.Table, ir.Table]:
+    """Impressions, users and items in the types of the schema; with ``sample_share`` those of a share of the users.
+
+    Then the lines of the raw files that were set apart, and what was read of each file. ``parsed_files`` keeps the
+    parts of large files that are finished: a run that was stopped goes on there.
+    """
+    tables = sources.sample(schema, sources.read(schema, raw_files, parsed_files), sample_share)
+    impressions, users, items = (tables[name] for name in TABLES)
+    return impressions, users, items, tables["rejected"], tables["files"]

@@ -1,4 +1,4 @@
-"""Raw files -> ``ingested_impressions``, ``ingested_users``, ``ingested_items``."""
+"""Raw files -> ``ingested_impressions``, ``ingested_users``, ``ingested_items``, ``rejected_lines``, ``files_read``."""
 
 from __future__ import annotations
 
@@ -14,8 +14,14 @@ def create_pipeline() -> Pipeline:
             node(locate_files, ["schema", "params:raw_folder"], "raw_files", name="locate_files"),
             node(
                 read_log,
-                ["schema", "raw_files", "params:sample_share"],
-                ["ingested_impressions", "ingested_users", "ingested_items"],
+                ["schema", "raw_files", "params:sample_share", "parsed_files"],
+                [
+                    "ingested_impressions",
+                    "ingested_users",
+                    "ingested_items",
+                    "rejected_lines",
+                    "files_read",
+                ],
                 name="read_log",
             ),
         ],

@@ -43,12 +43,20 @@ class Checked:
 
 
 def validate(
-    schema: Schema, impressions: ir.Table, users: ir.Table, items: ir.Table
+    schema: Schema,
+    impressions: ir.Table,
+    users: ir.Table,
+    items: ir.Table,
+    rejected_lines: ir.Table,
+    files_read: ir.Table,
 ) -> tuple[ir.Table, ir.Table, ir.Table, ir.Table, dict[str, Any], Callable[[Path], None]]:
     """Valid impressions, users and items, the quarantine, the report, and what writes the Data Docs into a folder.
 
+    The quarantine holds the lines of the raw files that could not be read as rows, too.
+
     Raises:
-        DataError: a table rule is broken, or more rows break row rules than ``validation.max_quarantined`` allows.
+        DataError: a table rule is broken, or more rows of a table, or lines of a file, are set apart than
+            ``validation.max_quarantined`` allows.
     """
     from ...validation.suites import Checker, write_docs
 
@@ -60,15 +68,18 @@ def validate(
     for name in _ORDER:
         valid = {other: checked.kept for other, checked in done.items()}
         done[name] = _check_rows(schema, name, tables[name], of(all_rules, name), checker, valid, now)
-    _check_limit(schema, done)
+    files = {row["file"]: _file_report(row, rejected_lines) for row in files_read.to_pyarrow().to_pylist()}
+    _check_limit(schema, {**files, **{name: done[name].report for name in TABLES}})
     outcomes: dict[str, Outcome] = {name: outcome for name in TABLES if (outcome := done[name].outcome) is not None}
     report = {
         "dataset": schema.name,
         "max_quarantined": schema.validation.max_quarantined,
+        "files": files,
         "tables": {name: done[name].report for name in TABLES},
     }
     docs = functools.partial(write_docs, outcomes, schema.name)
-    quarantine = _quarantine([done[name].quarantined for name in TABLES])
+    lines = _lines_apart(rejected_lines) if any(report["quarantined"] for report in files.values()) else None
+    quarantine = _quarantine([lines, *(done[name].quarantined for name in TABLES)])
     return done["impressions"].kept, done["users"].kept, done["items"].kept, quarantine, report, docs
 
 
@@ -232,6 +243,33 @@ def _set_apart(
     )
 
 
+def _file_report(counts: Mapping[str, Any], rejected: ir.Table) -> dict[str, Any]:
+    """What was read of a raw file, in the form of a table's report; one "rule" for each kind of complaint."""
+    lines, apart = counts["lines"], counts["rejected"]
+    report = {"rows": lines, "kept": counts["rows"], "quarantined": apart, "share": apart / lines if lines else 0.0}
+    if not apart:
+        return {**report, "rules": []}
+    mine = rejected.filter(rejected.file == counts["file"]).order_by("line")
+    kind = mine.reason.re_replace("'.*'", "'…'")
+    total = mine.group_by(kind=kind).agg(n=mine.count(), first=mine.line.min()).order_by("first").limit(EXAMPLES)
+    rules = []
+    for found in total.to_pyarrow().to_pylist():
+        some = mine.filter(kind == found["kind"]).limit(EXAMPLES).to_pyarrow().to_pylist()
+        shown = [f"line {row['line']} {row['reason']}: {row['text'][:80]}" for row in some]
+        column, share = found["kind"].split(" ")[0], found["n"] / lines
+        rule = {"column": column, "rule": "line", "level": "row", "success": False, "rows": found["n"], "share": share}
+        rules.append({**rule, "examples": shown})
+    return {**report, "rules": rules}
+
+
+def _lines_apart(rejected: ir.Table) -> ir.Table:
+    """The rejected lines in the form of the quarantine."""
+    import ibis
+
+    key = ibis.literal("line ") + rejected.line.cast("string")
+    return rejected.select(table=rejected.file, row_key=key, reason=rejected.reason, values=rejected.text)
+
+
 def _quarantine(parts: list[ir.Table | None]) -> ir.Table:
     """The bad rows of all tables."""
     import ibis
@@ -244,12 +282,11 @@ def _quarantine(parts: list[ir.Table | None]) -> ir.Table:
     return ibis.memtable(pa.table({name: pa.array([], pa.string()) for name in names}))
 
 
-def _check_limit(schema: Schema, done: Mapping[str, Checked]) -> None:
-    """Stop when a table lost more rows than the schema allows, naming every rule that took part."""
+def _check_limit(schema: Schema, reports: Mapping[str, Mapping[str, Any]]) -> None:
+    """Stop when a file or table lost more rows than the schema allows, naming every rule that took part."""
     limit = schema.validation.max_quarantined
     lines: list[str] = []
-    for name in TABLES:
-        report = done[name].report
+    for name, report in reports.items():
         if report["share"] <= limit:
             continue
         lines.append(f"  {name}: {report['quarantined']:,} of {report['rows']:,} rows ({report['share']:.2%})")
@@ -259,7 +296,8 @@ def _check_limit(schema: Schema, done: Mapping[str, Checked]) -> None:
                 lines.append(f"    column '{rule['column']}', rule '{rule['rule']}': {rows}")
     if lines:
         raise DataError(
-            f"Data set '{schema.name}': more rows break rules than the {limit:.2%} of a table that may be set apart:\n"
+            f"Data set '{schema.name}': more rows break rules than the {limit:.2%} of a table or file "
+            "that may be set apart:\n"
             + "\n".join(lines)
             + "\nCorrect the source; or, if these rows may be left out, raise validation.max_quarantined in "
             f"{schema.path}. Nothing was passed on."

@@ -13,7 +13,14 @@ def create_pipeline() -> Pipeline:
         [
             node(
                 validate,
-                ["schema", "ingested_impressions", "ingested_users", "ingested_items"],
+                [
+                    "schema",
+                    "ingested_impressions",
+                    "ingested_users",
+                    "ingested_items",
+                    "rejected_lines",
+                    "files_read",
+                ],
                 [
                     "valid_impressions",
                     "valid_users",

@@ -1,0 +1,46 @@
+"""How a vendor writes a file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+Refine = Callable[["pa.Table"], tuple["pa.Table", "pa.Array"]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Field:
+    """What one column holds.
+
+    ``type`` is one of :mod:`multidomain.layout`; an empty cell is a missing value, an error unless ``nullable``.
+    ``allowed``: every text it may hold; none given allows all.
+    """
+
+    type: str = "string"
+    nullable: bool = False
+    allowed: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Form:
+    """How a file is written: one row per line.
+
+    Attributes:
+        columns: name -> what it holds. A file with a header may have more, in any order; they are left out.
+        delimiter: what stands between columns, one character or more.
+        header: whether the first line names the columns.
+        quotes: whether a value may stand in double quotes, which are doubled inside.
+        encoding: of the text: utf-8 or latin-1.
+        refine: for what is more than columns: typed rows -> rows, and per row what is wrong with it, null for nothing.
+    """
+
+    columns: Mapping[str, Field]
+    delimiter: str = ","
+    header: bool = True
+    quotes: bool = False
+    encoding: str = "utf-8"
+    refine: Refine | None = None

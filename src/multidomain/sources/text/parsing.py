@@ -1,0 +1,175 @@
+"""A file as Parquet, a slice of lines at a time, every line kept or set apart with its reason.
+
+A file is cut into slices of whole lines. Each becomes one Parquet file of typed rows and one of rejected lines, written
+whole or not at all, so that a run that was stopped goes on after the last slice and ends with the same files. Memory is
+bounded by the slice.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import inspect
+import json
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+
+from ...errors import DataError, unknown_key
+from ...io import connection
+from ...io.atomic import remove, replacing
+from ...progress import progress
+from . import archives, lines
+from .form import Form
+from .lines import LINE
+
+if TYPE_CHECKING:
+    import ibis.expr.types as ir
+    import pyarrow as pa
+
+logger = logging.getLogger(__name__)
+SLICE = 32 << 20  # bytes of text parsed at a time
+LINE_LIMIT = 64 << 20  # bytes a line may have
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parsed:
+    """A file as Parquet: ``lines = rows + rejected``, the header not counted."""
+
+    path: Path
+    folder: Path
+    lines: int
+    rows: int
+    rejected: int
+
+    def table(self) -> ir.Table:
+        """The typed rows in the order of the file, and ``line``."""
+        return connection().read_parquet(str(self.folder / "*.rows.parquet"))
+
+    def rejects(self) -> ir.Table:
+        """``file``, ``line``, ``reason`` and ``text`` of what was set apart."""
+        import ibis
+
+        table = connection().read_parquet(str(self.folder / "*.rejected.parquet"))
+        return table.select(file=ibis.literal(self.path.name), line=table[LINE], reason=table.reason, text=table.text)
+
+
+def together(files: Sequence[Parsed]) -> dict[str, ir.Table]:
+    """What a source says of its files: ``rejected``, their rejected lines; ``files``, the counts of each."""
+    import ibis
+    import pyarrow as pa
+
+    counts = [{"file": one.path.name, "lines": one.lines, "rows": one.rows, "rejected": one.rejected} for one in files]
+    rejected = functools.reduce(lambda one, other: one.union(other), (one.rejects() for one in files))
+    return {"rejected": rejected, "files": ibis.memtable(pa.Table.from_pylist(counts))}
+
+
+def parse(path: Path, form: Form, work: Path) -> Parsed:
+    """Read one file into ``work``; slices that an earlier run finished are not read again.
+
+    Raises:
+        DataError: the file cannot be read, its header lacks a column, or none of its lines is a row.
+    """
+    folder = work / f"{path.name}-{_identity(path, form)}"
+    for old in set(work.glob(f"{path.name}-*")) - {folder}:
+        remove(old)  # of another version of the file, or of the code
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        parts = _parse(path, form, folder)
+    except archives.BROKEN as error:
+        raise DataError(f"{path} cannot be read (rule: readable): {error}. Is the archive whole?") from error
+    counts = {name: sum(part[name] for part in parts) for name in ("lines", "rows", "rejected")}
+    parsed = Parsed(path=path, folder=folder, **counts)
+    if parsed.rows == 0:
+        raise DataError(f"{path} has no rows (rule: not_empty): {_first_reason(parsed)}")
+    if parsed.rejected:
+        logger.warning("%s: %s of %s lines are set apart.", path.name, f"{parsed.rejected:,}", f"{parsed.lines:,}")
+    return parsed
+
+
+def _identity(path: Path, form: Form) -> str:
+    """Of the file, its form and the code: others would leave other slices."""
+    status = archives.outermost(path).stat()
+    modules = [inspect.getmodule(part) for part in (parse, lines.read, form.refine) if part is not None]
+    code = [inspect.getsource(module) for module in modules if module is not None]
+    plain = repr(dataclasses.replace(form, refine=None))
+    content = [str(path), status.st_size, status.st_mtime_ns, SLICE, plain, code]
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:12]
+
+
+def _first_reason(parsed: Parsed) -> str:
+    if not parsed.rejected:
+        return "it is empty."
+    first = parsed.rejects().order_by(LINE).limit(1).to_pyarrow().to_pylist()[0]
+    return f"line {first[LINE]} {first['reason']}."
+
+
+def _parse(path: Path, form: Form, folder: Path) -> list[dict[str, int]]:
+    """Every slice, read before or now: its lines, rows and rejected lines, and where it ends."""
+    parts = _finished(folder)
+    size = archives.size(path)
+    with archives.opened(path) as stream, progress(total=size, what=f"read {path.name}", unit="B") as bar:
+        names, start = _columns(path, stream, form)
+        end = parts[-1]["end"] if parts else start
+        archives.skip(stream, end - start)
+        first, rows = 1 + form.header + sum(part["lines"] for part in parts), sum(part["rows"] for part in parts)
+        bar.update(end)
+        for data in _slices(stream, path):
+            end += len(data)
+            parts.append(_write(lines.read(data, form, names=names, first=first), folder, len(parts), end))
+            first, rows = first + parts[-1]["lines"], rows + parts[-1]["rows"]
+            bar.set_postfix_str(f"{rows:,} rows", refresh=False)
+            bar.update(len(data))
+    return parts
+
+
+def _finished(folder: Path) -> list[dict[str, int]]:
+    """The slices of an earlier run, without a gap."""
+    found: list[dict[str, int]] = []
+    while (path := folder / f"{len(found):05d}.json").is_file():
+        found.append(json.loads(path.read_text(encoding="utf-8")))
+    return found
+
+
+def _write(read: tuple[pa.Table, pa.Table, int], folder: Path, number: int, end: int) -> dict[str, int]:
+    """The rows, the rejected lines and, last, the counts that say the slice is whole."""
+    import pyarrow.parquet as pq
+
+    rows, rejected, count = read
+    assert len(rows) + len(rejected) == count, (folder, number)
+    for table, kind in ((rows, "rows"), (rejected, "rejected")):
+        with replacing(folder / f"{number:05d}.{kind}.parquet") as temporary:
+            pq.write_table(table, temporary, compression="zstd", compression_level=1)
+    part = {"lines": count, "rows": len(rows), "rejected": len(rejected), "end": end}
+    with replacing(folder / f"{number:05d}.json") as temporary:
+        temporary.write_text(json.dumps(part), encoding="utf-8")
+    return part
+
+
+def _slices(stream: BinaryIO, path: Path) -> Iterator[bytes]:
+    """``SLICE`` bytes at a time, and on to the end of the line: where one ends does not depend on where a run began."""
+    while block := stream.read(SLICE):
+        end = stream.readline(LINE_LIMIT) if not block.endswith(b"\n") else b""
+        if len(end) == LINE_LIMIT:
+            raise DataError(f"{path} holds a line of more than {LINE_LIMIT >> 20} MiB: this is no delimited text.")
+        yield block + end
+
+
+def _columns(path: Path, stream: BinaryIO, form: Form) -> tuple[list[str], int]:
+    """The names of the columns in the order of the file, and how many bytes the header took."""
+    if not form.header:
+        return list(form.columns), 0
+    line = stream.readline(LINE_LIMIT)
+    text = line.decode("utf-8-sig", "replace").rstrip("\r\n")
+    names = [name.strip().strip('"') for name in text.split(form.delimiter)]
+    wrong = [unknown_key(name, names) for name in form.columns if name not in names]
+    wrong += [f"'{name}' is named twice." for name in form.columns if names.count(name) > 1]
+    if wrong:
+        raise DataError(
+            f"{path}: line 1 names the columns, divided by {form.delimiter!r}, and these among them (rule: exists): "
+            f"{', '.join(form.columns)}.\n" + "\n".join(f"  {line}" for line in wrong)
+        )
+    return names, len(line)
