@@ -347,3 +347,11 @@ def test_histories_of_two_lengths_are_refused():
     both = (*read.histories, dataclasses.replace(read.histories[0], name="other", length=5))
     with pytest.raises(SchemaError, match="histories of one length"):
         tables(dataclasses.replace(read, histories=both))
+
+
+def test_another_part_of_a_log_has_the_same_users_and_items_and_other_impressions():
+    one, other = generate(SMALL), generate(SMALL, part=1)
+    assert all(np.array_equal(one.world.profile[name], other.world.profile[name]) for name in PROFILE)
+    assert [weight for weight, _ in one.base] == [weight for weight, _ in other.base]
+    assert not np.array_equal(one.rows["item"], other.rows["item"])
+    assert not np.array_equal(one.truth, other.truth)

@@ -47,17 +47,19 @@ class Log:
     signals: Floats
 
 
-def generate(simulation: Simulation, *, history: int = 20) -> Log:
+def generate(simulation: Simulation, *, history: int = 20, part: int = 0) -> Log:
     """Draw the log that a schema's ``simulation`` section describes.
 
     Args:
         simulation: preset, size and seed.
         history: how many of a user's clicks the feature stage delivers, and so may matter.
+        part: another number draws other impressions of the same users and items, seen with the same eyes: a log too
+            large for memory is several parts. Histories do not go on from one part to the next.
     """
     preset, seed = PRESETS[simulation.preset], simulation.seed
     shares = domain_shares(preset, simulation.domains)
     world = make_world(seed=seed, users=simulation.users, items=simulation.items, shares=shares)
-    rows = draw_rows(world, seed=seed, rows=simulation.rows, days=simulation.days)
+    rows = draw_rows(world, seed=seed, rows=simulation.rows, days=simulation.days, part=part)
     base = effects.base(stream(seed, "base"), world, rows, preset.base)
     logit = np.sum([weight * table(rows) for weight, table in base], axis=0)
     prior = shares if preset.hidden == "domain" else np.bincount(rows[preset.hidden]) / len(rows)
@@ -65,7 +67,7 @@ def generate(simulation: Simulation, *, history: int = 20) -> Log:
     intercept, signals = np.full(len(shares), preset.intercept), effect.signals(rows)
     if preset.rates:
         intercept = _intercepts(preset.rates, [logit + effect(rows, signals, d) for d in range(len(shares))])
-    chance = stream(seed, "clicks").random(len(rows))
+    chance = stream(seed, "clicks", part).random(len(rows))
     if effect.history:
         weights, start = effect.weights_of(rows, rows[preset.hidden]), logit + intercept[rows["domain"]]
         signals, clicked = play(rows, logit=start, weights=weights, chance=chance, length=history)

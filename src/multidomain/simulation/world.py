@@ -72,9 +72,9 @@ class Rows:
         return self.features[name]
 
 
-def stream(seed: int, name: str) -> np.random.Generator:
+def stream(seed: int, name: str, part: int = 0) -> np.random.Generator:
     """Random numbers of their own for each purpose, so that one more draw somewhere changes nothing elsewhere."""
-    return np.random.default_rng([seed, zlib.crc32(name.encode())])
+    return np.random.default_rng([seed, zlib.crc32(name.encode()), *([part] if part else [])])
 
 
 def make_world(*, seed: int, users: int, items: int, shares: Floats) -> World:
@@ -98,9 +98,9 @@ def make_world(*, seed: int, users: int, items: int, shares: Floats) -> World:
     )
 
 
-def draw_rows(world: World, *, seed: int, rows: int, days: int) -> Rows:
+def draw_rows(world: World, *, seed: int, rows: int, days: int, part: int = 0) -> Rows:
     """Who sees which item, where and when."""
-    random = stream(seed, "rows")
+    random = stream(seed, "rows", part)
     users, items, domains = len(world.activity), len(world.popularity), len(world.shares)
     counts = random.multinomial(rows, world.activity)
     user = np.repeat(np.arange(users), counts)
