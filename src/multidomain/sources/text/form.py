@@ -35,7 +35,8 @@ class Form:
         header: whether the first line names the columns.
         quotes: whether a value may stand in double quotes, which are doubled inside.
         encoding: of the text: utf-8 or latin-1.
-        refine: for what is more than columns: typed rows -> rows, and per row what is wrong with it, null for nothing.
+        refine: for what is more than columns, a frozen dataclass with ``__call__``: typed rows -> rows, and per row
+            what is wrong with it, null for nothing.
     """
 
     columns: Mapping[str, Field]
