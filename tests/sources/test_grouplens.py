@@ -344,18 +344,21 @@ def test_what_is_kept_and_what_is_set_apart_are_all_lines(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, layout: str, bad: dict[str, list[Bad]]
 ) -> None:
     name = f"movielens_{layout}"
-    unknown = Bad(line=b"1::77777::5::978300760" if layout == "1m" else b"1,77777,5.0,1147880044", reason="")
+    reasons = ["item_id is not among the valid items", "user_id is not among the valid users"]
+    unknown = [Bad(line=b"1::7777::5::978300760", reason=reasons[0]), Bad(line=b"7777::1::5::1", reason=reasons[1])]
+    if layout == "20m":
+        unknown = [Bad(line=b"1,7777,5.0,1147880044", reason=reasons[0])]  # any number is a user's
     ratings = next(iter(bad))
-    made = write(tmp_path / name, rows=300, layout=layout, bad={**bad, ratings: [unknown, *bad[ratings]]})
+    made = write(tmp_path / name, rows=300, layout=layout, bad={**bad, ratings: [*unknown, *bad[ratings]]})
     relaxed = (PROJECT / f"conf/base/datasets/{name}.yml").read_text() + "validation: {max_quarantined: 0.3}\n"
     (tmp_path / f"{name}.yml").write_text(relaxed)
     data, report = stages(tmp_path, tmp_path / "out", schema.parse(tmp_path / f"{name}.yml"))
     apart = data.load("quarantine").to_pyarrow().to_pylist()
     of_rows = [row for row in apart if row["table"] == "impressions"]
-    line = made[ratings].placed[0][0]
-    assert [(row["row_key"], row["reason"]) for row in of_rows] == [(str(line), "item_id is not among the valid items")]
+    placed = made[ratings].placed[: len(unknown)]
+    assert [(row["row_key"], row["reason"]) for row in of_rows] == [(str(line), one.reason) for line, one in placed]
     kept = data.load("valid_impressions").count().execute()
-    assert kept + 1 + len(bad[ratings]) == made[ratings].lines
+    assert kept + len(unknown) + len(bad[ratings]) == made[ratings].lines
     for file, content in bad.items():
         assert report["files"][file]["quarantined"] == len(content)
         assert len([row for row in apart if row["table"] == file]) == len(content)
