@@ -160,6 +160,15 @@ def test_what_needs_an_account_is_said_after_everything_else_is_there(server: Se
     assert "clicks" in fetch.fetch(read, tmp_path)
 
 
+def test_ali_ccps_files_have_to_be_downloaded_by_a_person(tmp_path: Path) -> None:
+    with pytest.raises(DataError) as error:
+        fetch.fetch(schema.load("ali_ccp"), tmp_path)
+    for name in ("sample_skeleton_train", "common_features_train", "sample_skeleton_test", "common_features_test"):
+        assert f"{tmp_path / 'ali_ccp' / name}.csv is missing. Download it from https://tianchi" in error.value.message
+    assert "cannot be fetched by a program" in error.value.message
+    assert "account" in error.value.message
+
+
 def test_a_missing_file_with_an_address_is_not_fetched_unasked_but_the_command_is_named(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -20,6 +20,7 @@ An impression's number is the number of its line.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -43,21 +44,25 @@ _WHOLE = ("1", "2", "3", "4", "5")
 _HALVES = ("0.5", "1.0", "1.5", "2.0", "2.5", "3.0", "3.5", "4.0", "4.5", "5.0")
 
 
-def _seconds(rows: pa.Table) -> tuple[pa.Table, pa.Array]:
-    """Seconds since 1970 as a time; what is none is set apart."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
+@dataclass(frozen=True)
+class Seconds:
+    """Reads ``timestamp``, seconds since 1970, as a time; what is none is set apart."""
 
-    at = rows.column_names.index("timestamp")
-    seconds = rows["timestamp"].combine_chunks()
-    sound = pc.and_(pc.greater_equal(seconds, 0), pc.less(seconds, END_OF_TIME))
-    wrong = pa.nulls(len(rows), pa.string())
-    if not pc.all(sound).as_py():
-        shown = seconds.cast(pa.string())
-        said = pc.binary_join_element_wise("timestamp '", shown, "' is not in seconds since 1970", "")
-        wrong, seconds = pc.if_else(sound, None, said), pc.if_else(sound, seconds, None)
-    times = seconds.cast(pa.timestamp("s")).cast(pa.timestamp("us"))
-    return rows.set_column(at, "timestamp", times), wrong
+    def __call__(self, rows: pa.Table) -> tuple[pa.Table, pa.Array]:
+        """The rows with their times, and per row what is wrong with it."""
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        at = rows.column_names.index("timestamp")
+        seconds = rows["timestamp"].combine_chunks()
+        sound = pc.and_(pc.greater_equal(seconds, 0), pc.less(seconds, END_OF_TIME))
+        wrong = pa.nulls(len(rows), pa.string())
+        if not pc.all(sound).as_py():
+            shown = seconds.cast(pa.string())
+            said = pc.binary_join_element_wise("timestamp '", shown, "' is not in seconds since 1970", "")
+            wrong, seconds = pc.if_else(sound, None, said), pc.if_else(sound, seconds, None)
+        times = seconds.cast(pa.timestamp("s")).cast(pa.timestamp("us"))
+        return rows.set_column(at, "timestamp", times), wrong
 
 
 def _number(allowed: tuple[str, ...] = ()) -> Field:
@@ -71,7 +76,7 @@ def _dat(columns: Mapping[str, Field], **more: object) -> Form:
 DAT: Mapping[str, Form] = {
     "ratings": _dat(
         {"user_id": _number(), "item_id": _number(), "rating": _number(_WHOLE), "timestamp": _number()},
-        refine=_seconds,
+        refine=Seconds(),
     ),
     "movies": _dat({"item_id": _number(), "title": Field(), "genres": Field()}),
     "users": _dat(
@@ -92,7 +97,7 @@ CSV: Mapping[str, Form] = {
             "rating": Field(type="float64", allowed=_HALVES),
             "timestamp": _number(),
         },
-        refine=_seconds,
+        refine=Seconds(),
     ),
     "movies": Form(columns={"movieId": _number(), "title": Field(), "genres": Field()}, quotes=True),
 }
