@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -9,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +19,9 @@ import numpy as np
 import pandas as pd
 import pytest
 from places import MOVIELENS, PROJECT, RAW
+from web import Served, serving
 
+from benchmarks.raw_files import grouplens
 from multidomain import schema
 from multidomain.errors import DataError
 from multidomain.sources.files import locate
@@ -189,8 +193,65 @@ def test_a_wrong_comparison_ends_in_one_message_before_anything_runs(tmp_path, p
 
 def test_every_pipeline_is_listed(tmp_path):
     said = succeeded(Project(tmp_path).kedro("registry", "list"))
-    for name in ("__default__", "prepare", "train_star", "train_dnn", "predict", "compare", "reproduce"):
+    for name in ("__default__", "fetch", "prepare", "train_star", "train_dnn", "predict", "compare", "reproduce"):
         assert f"- {name}\n" in said
+
+
+# --- files in their vendors' own formats -----------------------------------------------------------------------------
+
+
+def test_missing_files_are_named_with_where_to_get_them_where_to_put_them_and_what_fetches_them(tmp_path):
+    said = refused(Project(tmp_path / "data").run("--pipeline=prepare", dataset="movielens_1m", raw_folder=tmp_path))
+    for name in ("ratings", "movies", "users"):
+        assert f"{tmp_path / 'movielens_1m' / name}.dat is missing." in said
+    for words in (
+        "Data set 'movielens_1m': raw files are missing.",
+        "Download it from https://files.grouplens.org/datasets/movielens/ml-1m.zip (see https://grouplens.org/",
+        f"Put them into {tmp_path / 'movielens_1m'}, unpacked or in the archive they come in.",
+        f"kedro run --pipeline=fetch --params=dataset=movielens_1m,raw_folder={tmp_path}",
+        "Licence: Research use",
+    ):
+        assert words in said
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("layout", ["1m", "20m"])
+def test_files_are_fetched_from_their_address_and_prepared_as_they_come(tmp_path, layout):
+    name = f"movielens_{layout}"
+    files = grouplens.write(tmp_path / "vendor", rows=4000, layout=layout)
+    with zipfile.ZipFile(tmp_path / "archive.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        for file in files.values():
+            archive.write(file.path, f"ml-{layout}/{file.path.name}")
+    content = (tmp_path / "archive.zip").read_bytes()
+    text = (PROJECT / f"conf/base/datasets/{name}.yml").read_text()
+    with serving({f"ml-{layout}.zip": Served(content, cuts=[len(content) // 2])}) as server:
+        text = text.replace("https://files.grouplens.org/datasets/movielens", server.address)
+        text = re.sub("md5:[0-9a-f]+", f"md5:{hashlib.md5(content).hexdigest()}", text)
+        (tmp_path / f"{name}.yml").write_text(text)
+        project, raw = Project(tmp_path / "data"), tmp_path / "raw"
+        flags = f"--params=dataset={name},raw_folder={raw},sample_share=null"
+        said = succeeded(
+            project.kedro("run", "--env=smoke", "--pipeline=fetch", flags, MULTIDOMAIN_SCHEMAS=str(tmp_path))
+        )
+        assert f"{raw / name / f'ml-{layout}.zip'}: {len(content):,} bytes" in said.replace("\n", "")
+        assert server.ranges == [None, f"bytes={len(content) // 2}-"]
+    said = succeeded(
+        project.kedro("run", "--env=smoke", "--pipeline=prepare", flags, MULTIDOMAIN_SCHEMAS=str(tmp_path))
+    )
+    assert "encode" in done_nodes(said)
+    (frame,) = (project.data / "04_feature" / name).glob("*/training_frame.parquet")
+    assert len(pd.read_parquet(frame)) == 4000
+
+
+def test_a_server_that_is_not_there_ends_in_one_message(tmp_path):
+    text = (PROJECT / "conf/base/datasets/movielens_1m.yml").read_text()
+    (tmp_path / "movielens_1m.yml").write_text(text.replace("https://files.grouplens.org", "http://127.0.0.1:9"))
+    flags = f"--params=dataset=movielens_1m,raw_folder={tmp_path / 'raw'}"
+    done = Project(tmp_path / "data").kedro("run", "--pipeline=fetch", flags, MULTIDOMAIN_SCHEMAS=str(tmp_path))
+    said = refused(done)
+    assert "http://127.0.0.1:9/datasets/movielens/ml-1m.zip could not be fetched: the server cannot be reached" in said
+    assert f"put it at {tmp_path / 'raw/movielens_1m/ml-1m.zip'}" in said
+    assert list((tmp_path / "raw/movielens_1m").iterdir()) == []
 
 
 # --- a log of one's own, described by a schema alone -----------------------------------------------------------------

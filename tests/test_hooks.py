@@ -101,12 +101,15 @@ def test_fetching_a_raw_file_that_the_schema_describes_makes_nothing_stale(tmp_p
     assert digest_of_what_is_read(tmp_path, monkeypatch, f"{{path: log.csv, {other}}}") != before
 
 
-def test_a_raw_file_that_only_its_name_describes_makes_outputs_stale_when_it_changes(tmp_path, monkeypatch):
+@pytest.mark.parametrize("description", ["log.csv", "{path: log.csv, fetch: 'https://example.org/log.zip'}"])
+def test_a_raw_file_that_only_its_name_or_address_describes_makes_outputs_stale_when_it_changes(
+    tmp_path, monkeypatch, description
+):
     (tmp_path / "log.csv").write_text("one")
-    before = digest_of_what_is_read(tmp_path, monkeypatch, "log.csv")
-    assert digest_of_what_is_read(tmp_path, monkeypatch, "log.csv") == before
+    before = digest_of_what_is_read(tmp_path, monkeypatch, description)
+    assert digest_of_what_is_read(tmp_path, monkeypatch, description) == before
     (tmp_path / "log.csv").write_text("another")
-    assert digest_of_what_is_read(tmp_path, monkeypatch, "log.csv") != before
+    assert digest_of_what_is_read(tmp_path, monkeypatch, description) != before
 
 
 DECLARED = {"seed": 1, "domain": None, "star": {"training": {"epochs": 3}}}

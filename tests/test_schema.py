@@ -95,7 +95,14 @@ def test_the_digest_changes_with_the_file(tmp_path: Path) -> None:
     ("path", "value", "said"),
     [
         ("soruce", "table", "'soruce' is not known; did you mean 'source'?"),
-        ("files.log", {"pth": "a"}, "files.log: 'pth' is not known; did you mean 'path'? Allowed: address, fetch"),
+        ("files.log", {"pth": "a"}, "files.log: 'pth' is not known; did you mean 'path'? Allowed: address, checksum"),
+        ("files.log", {"path": "a", "fetch": "ftp://a/b"}, "files.log.fetch: expected a pip requirement or an address"),
+        ("files.log", {"path": "a", "fetch": "https://a/b", "checksum": "md5:1"}, "files.log.checksum: expected md5:"),
+        (
+            "files.log",
+            {"path": "a", "fetch": "a==1", "checksum": f"md5:{'a' * 32}"},
+            "files.log.checksum: it is of what",
+        ),
         ("files.log", {"sha256": "a"}, "files.log: the key 'path' is missing"),
         ("files", [], "files: expected a mapping from names to settings"),
         ("roles.usr", "who", "roles: 'usr' is not known; did you mean 'user'?"),

@@ -18,9 +18,11 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--seed", type=int, default=2021)
+    parser.add_argument("--layout", help="of a vendor with several, such as 20m of grouplens")
     given = parser.parse_args()
+    more = {"layout": given.layout} if given.layout else {}
     module = importlib.import_module(f"benchmarks.raw_files.{given.vendor}")
-    for name, file in module.write(given.folder, rows=given.rows, seed=given.seed).items():
+    for name, file in module.write(given.folder, rows=given.rows, seed=given.seed, **more).items():
         print(f"{given.folder / name}: {file.lines:,} lines")
 
 

