@@ -80,7 +80,7 @@ def _write(
     fields += [("509", rows["price"] * 12 + rows["city"]), ("702", rows["brand"] * 8 + rows["age"])]
     fields += [("853", rows["price"] * 9 + rows["income"] + 100 * more) for more in range(3)]
     order = random.permutation(len(rows))  # samples of a person do not stand together
-    conversion = random.random(len(rows)) < np.where(log.clicked, 0.02, 0.0001)  # some without a click, as in the original
+    conversion = random.random(len(rows)) < np.where(log.clicked, 0.02, 0.0001)  # some without a click: a quirk
     columns = [
         codes(np.arange(first + 1, first + len(rows) + 1)),
         codes(log.clicked.astype(np.int8)).take(pa.array(order)),
