@@ -51,8 +51,8 @@ def read(schema: Schema, files: Mapping[str, Path], work: Path) -> dict[TableNam
     table = table.mutate(**{IMPRESSION: _impression(table, role)})
     return {
         "impressions": table.select(*plan.impressions),
-        "users": _owned(table, "users", list(plan.users), schema.roles.user, path),
-        "items": _owned(table, "items", list(plan.items), schema.roles.item, path),
+        "users": owned(table, "users", list(plan.users), schema.roles.user, path),
+        "items": owned(table, "items", list(plan.items), schema.roles.item, path),
     }
 
 
@@ -101,8 +101,8 @@ def _impression(table: ir.Table, role: str | None) -> Any:
     return column.cast("int64" if column.type().is_integer() else "string")
 
 
-def _owned(table: ir.Table, name: str, columns: Sequence[str], key: str | None, path: Path) -> ir.Table:
-    """One row per key, with the most frequent value of every column."""
+def owned(table: ir.Table, name: str, columns: Sequence[str], key: str | None, path: Path) -> ir.Table:
+    """One row per key, in order, with the most frequent value of every column; a warning where rows disagree."""
     if key is None:
         return empty()
     rows = table.filter(table[key].notnull())
