@@ -112,7 +112,11 @@ def test_the_digest_changes_with_the_file(tmp_path: Path) -> None:
         ("domains.years.names", ["a"], "domains.years.names: 2 edges make 3 bins, got 1 names"),
         ("domains.both.cross", "page", "domains.both.cross: expected a list, got 'page'"),
         ("domains.both.cross", [], "domains.both.cross: expected at least one column"),
-        ("splits.weekly", {}, "splits.weekly.kind: 'weekly' is not known. Allowed: official, random, time, user_time"),
+        (
+            "splits.weekly",
+            {},
+            "splits.weekly.kind: 'weekly' is not known. Allowed: official, order, random, time, user_time",
+        ),
         ("splits.random", 5, "splits.random: expected a mapping, got 5"),
         ("splits.random.train", 0.9, "splits.random: train, validation and test must be positive and sum to 1"),
         ("splits.random.sed", 1, "splits.random: 'sed' is not known; did you mean 'seed'?"),

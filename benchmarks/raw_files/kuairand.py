@@ -162,9 +162,7 @@ def write(
     return files
 
 
-def _log(
-    log: Log, durations: Ints, random: np.random.Generator
-) -> tuple[list[pa.Array], Ints, npt.NDArray[np.bool_]]:
+def _log(log: Log, durations: Ints, random: np.random.Generator) -> tuple[list[pa.Array], Ints, npt.NDArray[np.bool_]]:
     """The columns of a part's lines, 0 or 1 for their period, and whether they show a random video."""
     rows, clicked, size = log.rows, log.clicked, len(log.rows)
     time = MIDNIGHT + (rows.time - START)

@@ -24,7 +24,7 @@ from .inputs import InputSchema as InputSchema  # the models' view of an encoded
 Owner = Literal["user", "item", "context", "domain", "user_domain", "item_domain"]
 Kind = Literal["categorical", "numerical", "sequence"]
 Type = Literal["string", "int", "float"]
-SplitKind = Literal["user_time", "time", "random", "official"]
+SplitKind = Literal["user_time", "time", "order", "random", "official"]
 CountKey = Literal["user", "item", "domain", "user_domain", "item_domain"]
 
 SPLITS = ("train", "validation", "test")
@@ -85,7 +85,8 @@ class Label:
 class Domain:
     """How an impression's domain is formed: one column, a cross of columns, or bins of a number.
 
-    Domains below ``minimum`` training rows, or beyond the ``top`` largest, join the remainder.
+    Domains below ``minimum`` training rows, or beyond the ``top`` largest, join the remainder; with
+    ``remainder: false`` their rows are left out, after all rows have been split.
     """
 
     name: str
@@ -94,11 +95,15 @@ class Domain:
     names: tuple[str, ...] = ()  # of the bins, one more than there are edges
     top: int | None = None
     minimum: int = 100
+    remainder: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
 class Split:
-    """How rows are divided. Shares sum to one; ``official`` reads them from ``column`` instead."""
+    """How rows are divided. Shares sum to one; ``official`` reads them from ``column`` instead.
+
+    ``user_time`` cuts the rows of each user by time, ``time`` all rows, ``order`` all rows as the files have them.
+    """
 
     name: str
     kind: SplitKind
@@ -167,6 +172,18 @@ class FeatureSet:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Minimum:
+    """Rows of a user (item) with fewer ``rows``, or fewer ``positives`` of the first label, are left out.
+
+    All minimums look at the same rows: those that were read.
+    """
+
+    owner: Literal["user", "item"]
+    rows: int = 1
+    positives: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
 class Validation:
     """``max_quarantined``: the share of rows that may be set apart before the run stops."""
 
@@ -205,6 +222,7 @@ class Schema:
     histories: tuple[History, ...] = ()
     counts: tuple[CountKey, ...] = ()
     feature_sets: tuple[FeatureSet, ...] = ()
+    minimums: tuple[Minimum, ...] = ()
     validation: Validation = field(default_factory=Validation)
     simulation: Simulation | None = None
     description: str = ""
@@ -245,11 +263,11 @@ class Schema:
             label=_choose(self, "label", self.labels, label),
         )
         carried = chosen.carries_labels
-        if carried and chosen.split.kind == "random":
+        if carried and chosen.split.kind in ("random", "order"):
             raise ConfigurationError(
                 f"split={chosen.split.name} cannot go with features={chosen.feature_set.name} of data set "
-                f"'{self.name}': {', '.join(carried)} carry earlier labels, so with a random split training rows would "
-                "see the labels of test rows. Choose features=profile, or a split by time."
+                f"'{self.name}': {', '.join(carried)} carry earlier labels, so with a split that is not by time "
+                "training rows would see the labels of test rows. Choose features=profile, or a split by time."
             )
         return chosen
 

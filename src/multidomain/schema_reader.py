@@ -17,8 +17,6 @@ import yaml
 
 from .errors import SchemaError, unknown_key
 from .schema import (
-    COUNTS,
-    RESERVED,
     CountKey,
     Domain,
     Feature,
@@ -26,6 +24,7 @@ from .schema import (
     History,
     Kind,
     Label,
+    Minimum,
     Owner,
     RawFile,
     Roles,
@@ -36,6 +35,7 @@ from .schema import (
     Type,
     Validation,
 )
+from .schema_checks import check
 from .simulation.presets import PRESETS
 
 T = TypeVar("T")
@@ -55,7 +55,7 @@ def read(path: Path) -> Schema:
     origin = "simulation" if drawn else "files"
     reader.section("", raw, required=("source", origin, "roles", "labels", "domains", "features"), allowed=_SECTIONS)
     schema = reader.schema(raw)
-    _check(schema, reader)
+    check(schema, reader.fail)
     return dataclasses.replace(schema, digest=hashlib.sha256(text.encode()).hexdigest()[:16])
 
 
@@ -100,6 +100,7 @@ _SECTIONS = [
     "history",
     "counts",
     "feature_sets",
+    "minimum",
     "validation",
 ]
 
@@ -222,6 +223,10 @@ class _Reader:
                 self.build(FeatureSet, f"feature_sets.{n}", s or {}, name=n)
                 for n, s in self.named("feature_sets", raw.get("feature_sets") or _FEATURE_SETS).items()
             ),
+            minimums=tuple(
+                self.build(Minimum, f"minimum.{owner}", least, owner=owner)
+                for owner, least in self.section("minimum", raw.get("minimum") or {}, allowed=("user", "item")).items()
+            ),
             validation=self.build(Validation, "validation", raw.get("validation") or {}),
             **{key: str(raw.get(key) or "") for key in ("description", "homepage", "licence", "citation")},
         )
@@ -329,7 +334,7 @@ class _Anything(Sequence[str]):
         return ("any name",)[index]
 
 
-_DOMAIN = ("column", "cross", "bins", "names", "top", "minimum")
+_DOMAIN = ("column", "cross", "bins", "names", "top", "minimum", "remainder")
 _FEATURE_SETS: Mapping[str, Any] = {"full": {}, "profile": {"history": False, "counts": False}}
 _LITERALS: Mapping[str, tuple[str, ...]] = {
     "Owner": get_args(Owner),
@@ -343,6 +348,7 @@ _LITERALS: Mapping[str, tuple[str, ...]] = {
 _MANY = {"str": "texts", "float": "numbers", "str | float": "texts or numbers"}
 _BOUNDS: Mapping[str, tuple[int, int | None]] = {
     **dict.fromkeys(("minimum", "minimum_count", "top", "length", "buckets"), (1, None)),
+    "positives": (0, None),
     **dict.fromkeys(("rows", "users", "items", "days", "domains"), (1, None)),
     "max_quarantined": (0, 1),
     "train": (0, 1),
@@ -356,65 +362,3 @@ _TYPES: Mapping[str, tuple[tuple[type, ...], str]] = {
     "bool": ((bool,), "true or false"),
     "tuple": ((list, tuple), "a list"),
 }
-
-
-def _check(schema: Schema, reader: _Reader) -> None:
-    """What no section can see alone."""
-    roles, declared = schema.roles, {f.name for f in schema.features}
-    for name in sorted(declared & set(RESERVED)):
-        hint = f"call it something else and name its column: my_{name}: {{column: {name}}}."
-        raise reader.fail(f"features.{name}", f"the product keeps this name for itself; {hint}")
-    for name in sorted(declared & {f"{key}_{what}" for key in schema.counts for what, _, _ in COUNTS}):
-        raise reader.fail(
-            f"features.{name}", "'counts' make a feature of this name; call the column's feature something else."
-        )
-    _check_truths(schema, reader)
-    for feature_set in schema.feature_sets:
-        for name in feature_set.features:
-            if name not in declared:
-                raise reader.fail(f"feature_sets.{feature_set.name}.features", unknown_key(name, declared))
-    for owner, role in (("user", roles.user), ("item", roles.item)):
-        if role is None and schema.owned_by(owner):  # type: ignore[arg-type]
-            named = ", ".join(f.name for f in schema.owned_by(owner))  # type: ignore[arg-type]
-            raise reader.fail("features", f"{named} belong to the {owner}, but roles.{owner} names no column.")
-    if roles.timestamp is None:
-        for split in schema.splits:
-            if split.kind in ("user_time", "time"):
-                raise reader.fail(
-                    f"splits.{split.name}", "a split by time needs roles.timestamp; use random or official."
-                )
-        if schema.histories or schema.counts:
-            raise reader.fail(
-                "history" if schema.histories else "counts",
-                "earlier labels need roles.timestamp; this log has no time.",
-            )
-    needs = {"user": roles.user, "item": roles.item, "user_domain": roles.user, "item_domain": roles.item}
-    for key in schema.counts:
-        if key in needs and needs[key] is None:
-            raise reader.fail("counts", f"counts of '{key}' need roles.{key.split('_')[0]}.")
-    if roles.user is None and any(split.kind == "user_time" for split in schema.splits):
-        raise reader.fail("splits", "user_time needs roles.user.")
-    items = {f.name for f in schema.owned_by("item") if f.kind == "categorical"}
-    for history in schema.histories:
-        if roles.user is None or roles.item is None:
-            raise reader.fail(f"history.{history.name}", "a history needs roles.user and roles.item.")
-        for source, candidate in history.fields:
-            for name in (source, candidate):
-                if name not in items:
-                    raise reader.fail(
-                        f"history.{history.name}.fields", "categorical item features only: " + unknown_key(name, items)
-                    )
-
-
-def _check_truths(schema: Schema, reader: _Reader) -> None:
-    """The columns that hold a label's true probability are no input."""
-    used = {f.column: f"features.{f.name}" for f in schema.features}
-    used |= {column: f"domains.{d.name}" for d in schema.domains for column in d.columns}
-    for label in schema.labels:
-        if label.blind is not None and label.probability is None:
-            raise reader.fail(f"labels.{label.name}.blind", "give 'probability' too: blind is compared with it.")
-        for column in label.truths.values():
-            if column in used:
-                raise reader.fail(
-                    used[column], f"column '{column}' holds the truth of label {label.name}: never an input."
-                )

@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from kedro.io import DataCatalog, MemoryDataset
 from kedro.runner import SequentialRunner
 
 from multidomain import schema
-from multidomain.errors import DataError
+from multidomain.errors import DataError, SchemaError
 from multidomain.io import ParquetTable, WorkingFolder
 from multidomain.pipelines import ingest, validate
 
@@ -26,7 +27,7 @@ REAL = {
 }
 
 
-OTHERS = ("quarantine", "rejected_lines", "files_read")
+OTHERS = ("quarantine", "rejected_lines")
 
 
 def catalog(read: schema.Schema, raw_folder: Path, folder: Path, sample_share: float | None = None) -> DataCatalog:
@@ -87,5 +88,50 @@ def test_the_stage_gives_what_the_catalog_names() -> None:
         "ingested_users",
         "ingested_items",
         "rejected_lines",
-        "files_read",
+        "ingest_report",
     }
+
+
+def owned_log(tmp_path: Path, **sections: Any) -> DataCatalog:
+    """Users a, b, c with 4, 2 and 1 rows, of which 2, 0 and 1 are clicked; items x and y with 5 and 2 rows."""
+    rows = ["a,x,1", "a,x,1", "a,y,0", "a,x,0", "b,x,0", "b,y,0", "c,x,1"]
+    (tmp_path / "log.csv").write_text("\n".join(["who,what,clicked", *rows]))
+    content = {
+        "source": "table",
+        "files": {"log": "log.csv"},
+        "roles": {"user": "who", "item": "what"},
+        "labels": {"click": "clicked"},
+        "domains": {"what": "what"},
+        "features": {"who": {}, "what": {}},
+    }
+    (tmp_path / "shop.yml").write_text(yaml.safe_dump(content | sections, sort_keys=False))
+    return catalog(schema.parse(tmp_path / "shop.yml"), tmp_path, tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("minimum", "kept"),
+    [
+        ({"user": {"rows": 2}}, 6),
+        ({"user": {"positives": 1}}, 5),
+        ({"user": {"rows": 2, "positives": 1}}, 4),
+        ({"item": {"rows": 3}}, 5),
+        ({"user": {"rows": 2}, "item": {"rows": 3}}, 4),  # both look at all rows: user b keeps its row of item x
+    ],
+)
+def test_users_and_items_with_too_few_rows_are_left_out_and_counted(tmp_path: Path, minimum: Any, kept: int) -> None:
+    data = owned_log(tmp_path, minimum=minimum)
+    left = SequentialRunner().run(ingest.create_pipeline(), data)
+    assert data.load("ingested_impressions").count().execute() == kept
+    report = left["ingest_report"].load()
+    assert (report["impressions"], report["left_out"]) == (7, 7 - kept)
+
+
+def test_a_minimum_that_nothing_reaches_is_refused_with_the_numbers(tmp_path: Path) -> None:
+    data = owned_log(tmp_path, minimum={"user": {"rows": 9}})
+    with pytest.raises(DataError, match=r"none of 7 impressions .*user: 9 rows"):
+        SequentialRunner().run(ingest.create_pipeline(), data)
+
+
+def test_a_minimum_for_something_else_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SchemaError, match=r"minimum: 'domain' is not known.*Allowed: item, user"):
+        owned_log(tmp_path, minimum={"domain": {"rows": 9}})

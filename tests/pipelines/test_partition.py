@@ -186,3 +186,37 @@ def test_where_every_domain_is_too_small_the_remainder_is_the_one_domain(tmp_pat
     rows = partition(log(), the_schema(tmp_path, domains=domains))
     assert set(rows.domain) == {"remainder"}
     assert set(rows.domain_id) == {0}
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.lists(st.integers(0, 12), min_size=12, max_size=40), st.floats(0.2, 0.6))
+def test_a_cut_by_time_counts_the_rows_strictly_before_and_parts_no_instant(tmp_path_factory, minutes, share):
+    frame = log(len(minutes), at=[START + dt.timedelta(minutes=m) for m in minutes])
+    splits = {"time": {"train": share, "validation": 0.8 - share, "test": 0.2}}
+    parsed = the_schema(tmp_path_factory.mktemp("cut"), splits=splits)
+    expected = []
+    for minute in minutes:
+        place = sum(other < minute for other in minutes) / len(minutes)
+        expected.append("train" if place < share else "validation" if place < share + (0.8 - share) else "test")
+    try:
+        rows = partition(frame, parsed)
+    except DataError:  # a split without rows, or of one class
+        return
+    assert rows.split.tolist() == expected
+
+
+def test_a_split_by_order_cuts_the_rows_as_the_files_have_them_whatever_their_time(tmp_path):
+    backwards = [START - dt.timedelta(minutes=i) for i in range(40)]
+    parsed = the_schema(tmp_path, splits={"file_order": {"kind": "order"}})
+    rows = partition(log(at=backwards), parsed)
+    assert rows.split.tolist() == ["train"] * 32 + ["validation"] * 4 + ["test"] * 4
+
+
+def test_thousands_of_domains_are_numbered_in_order_of_their_names(tmp_path):
+    frame = log(6000, page=[f"c{i % 3000}" for i in range(6000)], clicked=[i // 3000 for i in range(6000)])
+    rows = partition(frame, the_schema(tmp_path), split="random")
+    names = rows.groupby("domain_id").domain.unique()
+    kept = [name for (name,) in names if name != "remainder"]
+    assert kept == sorted(kept, key=lambda name: int(name[1:]))
+    assert len(kept) > 2800  # a page none of whose rows is in training has no domain of its own
+    assert names.iloc[-1].tolist() == ["remainder"]

@@ -60,7 +60,7 @@ ITEMS = pa.schema(
     {"what": pa.string(), "price": pa.float64(), "tags": pa.list_(pa.string()), "sizes": pa.list_(pa.int64())}
 )
 Tables = dict[str, list[dict[str, Any]]]
-NO_LINES = (sources.nothing("rejected"), sources.nothing("files"))
+NO_LINES = (sources.nothing("rejected"), {"files": []})
 
 
 def the_schema(folder: Path, **changed: object) -> schema.Schema:
@@ -341,7 +341,7 @@ def test_the_stage_takes_and_gives_what_the_catalog_names() -> None:
         "ingested_users",
         "ingested_items",
         "rejected_lines",
-        "files_read",
+        "ingest_report",
     }
     assert pipeline.outputs() == {
         "valid_impressions", "valid_users", "valid_items", "quarantine", "validation_report", "data_docs",
@@ -357,8 +357,8 @@ def test_lines_of_a_file_that_are_no_rows_are_in_the_quarantine_and_count_toward
             "text": ["a,x", "b,yy", r"\xff"],
         }
     )
-    counts = pa.table({"file": ["log.csv"], "lines": [43], "rows": [40], "rejected": [3]})
-    lines = (ibis.memtable(apart), ibis.memtable(counts))
+    counts = {"file": "log.csv", "lines": 43, "rows": 40, "rejected": 3}
+    lines = (ibis.memtable(apart), {"files": [counts]})
     read = the_schema(tmp_path, validation={"max_quarantined": 0.1})
     *_, quarantine, report, _ = validate(read, *as_ibis(clean()), *lines)
     assert sorted(map(tuple, quarantine.to_pandas().to_numpy().tolist())) == [

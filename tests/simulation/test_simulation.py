@@ -352,6 +352,7 @@ def test_histories_of_two_lengths_are_refused():
 def test_another_part_of_a_log_has_the_same_users_and_items_and_other_impressions():
     one, other = generate(SMALL), generate(SMALL, part=1)
     assert all(np.array_equal(one.world.profile[name], other.world.profile[name]) for name in PROFILE)
-    assert [weight for weight, _ in one.base] == [weight for weight, _ in other.base]
+    weights = [[weight for weight, _ in log.base] for log in (one, other)]
+    assert weights[0] == pytest.approx(weights[1], rel=0.1)  # the signals are of unit variance over each part
     assert not np.array_equal(one.rows["item"], other.rows["item"])
     assert not np.array_equal(one.truth, other.truth)

@@ -53,8 +53,9 @@ def generate(simulation: Simulation, *, history: int = 20, part: int = 0) -> Log
     Args:
         simulation: preset, size and seed.
         history: how many of a user's clicks the feature stage delivers, and so may matter.
-        part: another number draws other impressions of the same users and items, seen with the same eyes: a log too
-            large for memory is several parts. Histories do not go on from one part to the next.
+        part: another number draws other impressions of the same users and items: a log too large for memory is
+            several parts. What attracts is the same in all, but for each part's own standard deviations; histories do
+            not go on from one part to the next.
     """
     preset, seed = PRESETS[simulation.preset], simulation.seed
     shares = domain_shares(preset, simulation.domains)

@@ -25,7 +25,7 @@ from ..schema import Schema
 if TYPE_CHECKING:
     import ibis.expr.types as ir
 
-_HELPERS = ("files", "casting")
+_HELPERS = ("files", "casting", "owners")
 _SAMPLE_STEPS = 1_000_000
 
 
@@ -56,6 +56,19 @@ def read(schema: Schema, files: Mapping[str, Path], work: Path | None = None) ->
     if schema.source != "table":  # already conformed, as one table
         tables = {table: _conformed(schema, plan, table, tables) for table in TABLES}
     return tables | said
+
+
+def enough(schema: Schema, impressions: ir.Table) -> ir.Table:
+    """The impressions of those users and items that have as many as ``minimum`` asks for; all look at the same rows."""
+    kept, label = impressions, schema.labels[0].column
+    for minimum in schema.minimums:
+        name = key(schema, f"{minimum.owner}s")  # type: ignore[arg-type]
+        assert name is not None
+        positives = (impressions[label] == 1).fill_null(False)
+        counted = impressions.group_by(name).agg(n=impressions.count(), positives=positives.sum())
+        large = counted.filter(counted.n >= minimum.rows, counted.positives >= minimum.positives)
+        kept = kept.semi_join(large, name)
+    return kept
 
 
 SAID: Mapping[str, Mapping[str, str]] = {

@@ -21,31 +21,17 @@ from ..layout import IMPRESSION
 from ..schema import Schema
 from . import text
 from .files import several
-from .text import LINE, Field, Form, Parsed
+from .text import LINE, Between, Field, Form, Parsed
 
 if TYPE_CHECKING:
     import ibis.expr.types as ir
-    import pyarrow as pa
 
 TABS = tuple(str(tab) for tab in range(15))
-YEAR = (1_640_966_400_000, 1_672_502_400_000)  # 2022 in Beijing, in milliseconds
+YEAR = (1_640_966_400_000, 1_672_502_399_999)  # 2022 in Beijing, in milliseconds: another number is in other units
 LAYOUT = re.compile(r"_(pure|1k|27k)(_part\d+)?\.csv$")
 _WHOLE, _MAYBE = Field(type="int64"), Field(type="int64", nullable=True)
 _FLAG = Field(type="int8", allowed=("0", "1"))
 _FLAGS = ("is_click", "is_like", "is_follow", "is_comment", "is_forward", "is_hate", "long_view")
-
-
-def _in_2022(rows: pa.Table) -> tuple[pa.Table, pa.Array]:
-    """The log is of April and May 2022: a time of another year is in other units, or none."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    time = rows["time_ms"]
-    outside = pc.or_(pc.less(time, YEAR[0]), pc.greater_equal(time, YEAR[1]))
-    if not pc.any(outside).as_py():
-        return rows, pa.nulls(len(rows), pa.string())
-    words = pc.binary_join_element_wise("time_ms '", time.cast(pa.string()), "' is no millisecond of 2022", "")
-    return rows, pc.if_else(outside, words, None).combine_chunks()
 
 
 LOG = Form(
@@ -64,7 +50,7 @@ LOG = Form(
         "is_rand": _FLAG,
         "tab": Field(type="int64", allowed=TABS),
     },
-    refine=_in_2022,
+    refine=Between("time_ms", *YEAR, "is no millisecond of 2022"),
 )
 USERS = Form(
     columns={

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import csv
 import gzip
-import logging
 import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,12 +18,12 @@ from ..io import connection
 from ..layout import IMPRESSION, Column, TableName, layout
 from ..schema import Schema
 from . import empty
-from .casting import conform, execute, unreadable
+from .casting import conform, unreadable
+from .owners import usual_values
 
 if TYPE_CHECKING:
     import ibis.expr.types as ir
 
-log = logging.getLogger(__name__)
 PARQUET = (".parquet", ".pq")
 DELIMITERS = (",", "\t", ";", "|")
 CSV = (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".txt")
@@ -51,8 +50,8 @@ def read(schema: Schema, files: Mapping[str, Path], work: Path) -> dict[TableNam
     table = table.mutate(**{IMPRESSION: _impression(table, role)})
     return {
         "impressions": table.select(*plan.impressions),
-        "users": owned(table, "users", list(plan.users), schema.roles.user, path),
-        "items": owned(table, "items", list(plan.items), schema.roles.item, path),
+        "users": _owned(table, "users", list(plan.users), schema.roles.user, path.name),
+        "items": _owned(table, "items", list(plan.items), schema.roles.item, path.name),
     }
 
 
@@ -101,53 +100,5 @@ def _impression(table: ir.Table, role: str | None) -> Any:
     return column.cast("int64" if column.type().is_integer() else "string")
 
 
-def owned(table: ir.Table, name: str, columns: Sequence[str], key: str | None, path: Path) -> ir.Table:
-    """One row per key, in order, with the most frequent value of every column; a warning where rows disagree."""
-    if key is None:
-        return empty()
-    rows = table.filter(table[key].notnull())
-    owners = rows.select(key).distinct()
-    usual = {column: _usual(rows, key, column) for column in columns if column != key}
-    _report_disagreement(name, usual, path)
-    for column, values in usual.items():
-        right = values.select("owner", **{column: values.value})
-        owners = owners.left_join(right, owners[key] == right.owner).drop("owner")
-    return owners.select(*columns).order_by(key)
-
-
-def _usual(rows: ir.Table, key: str, column: str) -> ir.Table:
-    """Per key: the most frequent value, in how many rows the column is there, and in how many it has that value."""
-    import ibis
-
-    there = rows.filter(rows[column].notnull())
-    counted = there.group_by(owner=there[key], value=there[column]).agg(n=there.count())
-    best = counted.value.first(order_by=[ibis.desc(counted.n), counted.value])
-    return counted.group_by("owner").agg(value=best, rows=counted.n.sum(), agree=counted.n.max())
-
-
-def _report_disagreement(name: str, usual: Mapping[str, ir.Table], path: Path) -> None:
-    import ibis
-
-    if not usual:
-        return
-    counts = [
-        values.aggregate(
-            owners=values.count(),
-            disagree=(values.rows > values.agree).sum().fill_null(0),
-            rows=(values.rows - values.agree).sum(),
-        ).mutate(column=ibis.literal(column))
-        for column, values in usual.items()
-    ]
-    for row in execute(ibis.union(*counts) if len(counts) > 1 else counts[0], str(path)).itertuples():
-        if row.disagree > 0:
-            log.warning(
-                "%s: %s of %s %s have rows that disagree on '%s' (%s rows differ); each gets its most frequent value. "
-                "If '%s' changes from row to row, declare it with owner: context.",
-                path.name,
-                f"{int(row.disagree):,}",
-                f"{int(row.owners):,}",
-                name,
-                row.column,
-                f"{int(row.rows):,}",
-                row.column,
-            )
+def _owned(table: ir.Table, name: str, columns: Sequence[str], key: str | None, origin: str) -> ir.Table:
+    return empty() if key is None else usual_values(table, key, columns, what=name, origin=origin)

@@ -19,12 +19,11 @@ from ..errors import SchemaError
 from ..layout import IMPRESSION
 from ..schema import SPLITS, Schema
 from . import text
-from .table import owned
-from .text import LINE, Field, Form
+from .owners import usual_values
+from .text import LINE, Between, Field, Form
 
 if TYPE_CHECKING:
     import ibis.expr.types as ir
-    import pyarrow as pa
 
 BEHAVIORS = ("pv", "buy", "cart", "fav")
 BEIJING = 8 * 3_600  # seconds ahead of UTC
@@ -33,19 +32,6 @@ START = 1_511_539_200  # 2017-11-25 00:00 in Beijing, in seconds since 1970
 TEST = START + 7 * DAY
 VALIDATION = TEST - 7 * DAY // 10
 END = START + 9 * DAY
-
-
-def _within_the_nine_days(rows: pa.Table) -> tuple[pa.Table, pa.Array]:
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    time = rows["timestamp"]
-    outside = pc.or_(pc.less(time, START), pc.greater_equal(time, END))
-    if not pc.any(outside).as_py():
-        return rows, pa.nulls(len(rows), pa.string())
-    days = "' is outside 2017-11-25 to 2017-12-03 in Beijing"
-    words = pc.binary_join_element_wise("timestamp '", time.cast(pa.string()), days, "")
-    return rows, pc.if_else(outside, words, None).combine_chunks()
 
 
 FORM = Form(
@@ -57,7 +43,7 @@ FORM = Form(
         "timestamp": Field(type="int64"),
     },
     header=False,
-    refine=_within_the_nine_days,
+    refine=Between("timestamp", START, END - 1, "is outside 2017-11-25 to 2017-12-03 in Beijing"),
 )
 
 
@@ -78,7 +64,7 @@ def read(schema: Schema, files: Mapping[str, Path], work: Path) -> dict[str, ir.
     return {
         "impressions": _impressions(lines),
         "users": lines.select("user_id").distinct().order_by("user_id"),
-        "items": owned(lines, "items", ["item_id", "category_id"], "item_id", path),
+        "items": usual_values(lines, "item_id", ["item_id", "category_id"], what="items", origin=path.name),
         **text.together([parsed]),
     }
 

@@ -1,4 +1,4 @@
-"""Raw files -> ``ingested_impressions``, ``ingested_users``, ``ingested_items``, ``rejected_lines``, ``files_read``."""
+"""Raw files -> three ``ingested_…`` tables, the lines that are no rows, and a report."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def create_pipeline() -> Pipeline:
                     "ingested_users",
                     "ingested_items",
                     "rejected_lines",
-                    "files_read",
+                    "ingest_report",
                 ],
                 name="read_log",
             ),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import math
 import re
 from typing import TYPE_CHECKING
 
@@ -21,7 +22,7 @@ def assign(variant: Variant, impressions: ir.Table, users: ir.Table, items: ir.T
 
     Columns: ``impression_id, user, item, group`` (text), ``timestamp`` (UTC), ``domain`` (name), ``domain_id``,
     ``label``, ``split``; of a simulated log also ``true_probability`` and ``blind_probability``. Domains below the
-    minimum of training rows, or beyond the top k, join the remainder.
+    minimum of training rows, or beyond the top k, join the remainder, or are left out.
     """
     import ibis
 
@@ -44,17 +45,22 @@ def assign(variant: Variant, impressions: ir.Table, users: ir.Table, items: ir.T
     )
     rows = _held(rows.mutate(split=_split(variant.split, rows)).drop("official"))
     names = _kept_domains(variant.domain, rows)
+    if not variant.domain.remainder:
+        rows = rows.filter(rows.raw_domain.isin(names))
     _check_splits(variant, rows)
-    known = rows.raw_domain.isin(names)
-    others = len(names) if _has_remainder(rows, names) else None
-    branches = [(rows.raw_domain == name, number) for number, name in enumerate(names)]
-    ids = ibis.cases(*branches, else_=others) if branches else ibis.literal(others)
+    known = ibis.memtable({"known_domain": names, "known_id": range(len(names))}, schema=_KNOWN)
+    rows = rows.left_join(known, rows.raw_domain == known.known_domain)  # there may be thousands of domains
     columns = ("impression_id", "user", "item", "group", "timestamp", "domain", "domain_id", "label", "split")
     return (
-        rows.mutate(domain=known.ifelse(rows.raw_domain, REMAINDER), domain_id=ids.cast("int32"))
+        rows.mutate(
+            domain=rows.known_domain.fill_null(REMAINDER), domain_id=rows.known_id.fill_null(len(names)).cast("int32")
+        )
         .select(*columns, *label.truths)
         .order_by("split", "impression_id")
     )
+
+
+_KNOWN = {"known_domain": "string", "known_id": "int32"}
 
 
 def describe_domains(partitioned: ir.Table) -> ir.Table:
@@ -130,10 +136,29 @@ def _split(split: Split, rows: ir.Table) -> ir.StringValue:
     if split.kind == "random":
         digest = (ibis.literal(f"{split.seed}:") + rows.impression_id.cast("string")).hexdigest("md5").left(8)
         return _cut(digest, *(f"{int(share * 16**8):08x}" for share in cuts))  # equal on every engine
-    group = {"group_by": rows.user} if split.kind == "user_time" else {}
+    if split.kind != "user_time":
+        place = rows.timestamp if split.kind == "time" else rows.impression_id
+        return _cut_all(rows, place, *cuts)
     # Rank counts the rows strictly earlier, so a cut never separates what happened in the same instant.
-    earlier = ibis.rank().over(ibis.window(order_by=rows.timestamp, **group))
-    return _cut(earlier / rows.count().over(ibis.window(**group)), *cuts)
+    earlier = ibis.rank().over(ibis.window(order_by=rows.timestamp, group_by=rows.user))
+    return _cut(earlier / rows.count().over(ibis.window(group_by=rows.user)), *cuts)
+
+
+def _cut_all(rows: ir.Table, place: ir.Value, first: float, second: float) -> ir.StringValue:
+    """All rows cut at two of their places, found by sorting these alone; equal places are never separated.
+
+    The rows with fewer than ``share · N`` rows strictly before them are those up to the place of number
+    ``⌈share · N⌉``.
+    """
+    import ibis
+
+    sorted_places = rows.select(place=place).order_by("place")
+    count = int(rows.count().execute())
+    last = [
+        sorted_places.limit(1, offset=max(math.ceil(share * count), 1) - 1).place.as_scalar()
+        for share in (first, second)
+    ]
+    return ibis.cases((place <= last[0], "train"), (place <= last[1], "validation"), else_="test")
 
 
 def _cut(place: ir.Value, first: float | str, second: float | str) -> ir.StringValue:
@@ -143,7 +168,7 @@ def _cut(place: ir.Value, first: float | str, second: float | str) -> ir.StringV
 
 
 def _kept_domains(domain: Domain, rows: ir.Table) -> list[str]:
-    """Domains in order of their names, less those that join the remainder (said in a warning)."""
+    """Domains in order of their names, less those that join the remainder or are left out (said in a warning)."""
     train = rows.filter(rows.split == "train")
     counts = train.group_by("raw_domain").aggregate(n=train.count()).to_pandas()
     present = set(rows.select("raw_domain").distinct().to_pandas().raw_domain)
@@ -155,10 +180,10 @@ def _kept_domains(domain: Domain, rows: ir.Table) -> list[str]:
         sizes = dict(zip(counts.raw_domain, counts.n, strict=True))
         shown = ", ".join(f"{name} ({sizes.get(name, 0)})" for name in small[:10])
         logger.warning(
-            "%d domain(s) of '%s' join the domain '%s' (fewer than %d training rows%s): %s%s",
+            "%d domain(s) of '%s' %s (fewer than %d training rows%s): %s%s",
             len(small),
             domain.name,
-            REMAINDER,
+            f"join the domain '{REMAINDER}'" if domain.remainder else "are left out",
             domain.minimum,
             f", or not among the top {domain.top}" if domain.top else "",
             shown,
@@ -171,10 +196,6 @@ def _kept_domains(domain: Domain, rows: ir.Table) -> list[str]:
 def _natural(name: str) -> list[tuple[int, int | str]]:
     """Sorts 2 before 10."""
     return [(0, int(part)) if part.isdigit() else (1, part) for part in re.split(r"(\d+)", name) if part]
-
-
-def _has_remainder(rows: ir.Table, names: list[str]) -> bool:
-    return bool(rows.filter(~rows.raw_domain.isin(names)).count().to_pyarrow().as_py())
 
 
 def _check_splits(variant: Variant, rows: ir.Table) -> None:

@@ -48,7 +48,7 @@ def validate(
     users: ir.Table,
     items: ir.Table,
     rejected_lines: ir.Table,
-    files_read: ir.Table,
+    ingest_report: Mapping[str, Any],
 ) -> tuple[ir.Table, ir.Table, ir.Table, ir.Table, dict[str, Any], Callable[[Path], None]]:
     """Valid impressions, users and items, the quarantine, the report, and what writes the Data Docs into a folder.
 
@@ -68,7 +68,7 @@ def validate(
     for name in _ORDER:
         valid = {other: checked.kept for other, checked in done.items()}
         done[name] = _check_rows(schema, name, tables[name], of(all_rules, name), checker, valid, now)
-    files = {row["file"]: _file_report(row, rejected_lines) for row in files_read.to_pyarrow().to_pylist()}
+    files = {row["file"]: _file_report(row, rejected_lines) for row in ingest_report["files"]}
     _check_limit(schema, {**files, **{name: done[name].report for name in TABLES}})
     outcomes: dict[str, Outcome] = {name: outcome for name in TABLES if (outcome := done[name].outcome) is not None}
     report = {

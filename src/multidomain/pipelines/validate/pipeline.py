@@ -19,7 +19,7 @@ def create_pipeline() -> Pipeline:
                     "ingested_users",
                     "ingested_items",
                     "rejected_lines",
-                    "files_read",
+                    "ingest_report",
                 ],
                 [
                     "valid_impressions",

@@ -35,7 +35,8 @@ class Form:
         header: whether the first line names the columns.
         quotes: whether a value may stand in double quotes, which are doubled inside.
         encoding: of the text: utf-8 or latin-1.
-        refine: for what is more than columns: typed rows -> rows, and per row what is wrong with it, null for nothing.
+        refine: for what is more than columns, a frozen dataclass with ``__call__``: typed rows -> rows, and per row
+            what is wrong with it, null for nothing.
     """
 
     columns: Mapping[str, Field]
@@ -44,3 +45,28 @@ class Form:
     quotes: bool = False
     encoding: str = "utf-8"
     refine: Refine | None = None
+
+
+@dataclass(frozen=True)
+class Between:
+    """A :data:`Refine` that sets rows apart whose whole number is outside ``low`` to ``high``.
+
+    ``words`` finish the sentence "<column> '<number>' …".
+    """
+
+    column: str
+    low: int
+    high: int
+    words: str
+
+    def __call__(self, rows: pa.Table) -> tuple[pa.Table, pa.Array]:
+        """The same rows, and what is wrong with each."""
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        number = rows[self.column]
+        outside = pc.or_(pc.less(number, self.low), pc.greater(number, self.high))
+        if not pc.any(outside).as_py():
+            return rows, pa.nulls(len(rows), pa.string())
+        said = pc.binary_join_element_wise(f"{self.column} '", number.cast(pa.string()), f"' {self.words}", "")
+        return rows, pc.if_else(outside, said, None).combine_chunks()

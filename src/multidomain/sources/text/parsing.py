@@ -7,7 +7,6 @@ bounded by the slice.
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import hashlib
 import inspect
@@ -95,8 +94,7 @@ def _identity(path: Path, form: Form) -> str:
     status = archives.outermost(path).stat()
     modules = [inspect.getmodule(part) for part in (parse, lines.read, form.refine) if part is not None]
     code = [inspect.getsource(module) for module in modules if module is not None]
-    plain = repr(dataclasses.replace(form, refine=None))
-    content = [str(path), status.st_size, status.st_mtime_ns, SLICE, plain, code]
+    content = [str(path), status.st_size, status.st_mtime_ns, SLICE, repr(form), code]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:12]
 
 
