@@ -116,6 +116,7 @@ def write(
     preset: str = "combinations",
     users: int | None = None,
     videos: int | None = None,
+    crlf: bool = False,
 ) -> dict[str, LineFile]:
     """Write the files of one layout, ``rows`` lines in all logs together.
 
@@ -128,6 +129,7 @@ def write(
         preset: what decides about clicks, see :mod:`multidomain.simulation.presets`.
         users: how many, by default as many as fit the layout.
         videos: likewise.
+        crlf: whether lines end as on Windows.
     """
     form = LAYOUTS[layout]
     users = users or max(20, min(form.users, rows // form.rows_per_user))
@@ -142,9 +144,10 @@ def write(
     statistics = form.files("video_features_statistic", layout, 3)
     headers = dict.fromkeys([*first, *second, random], LOG) | {profiles: USERS, basics: VIDEOS}
     headers |= dict.fromkeys(statistics, STATISTICS)
+    end = b"\r\n" if crlf else b"\n"
     with contextlib.ExitStack() as stack:
         files = {
-            name: stack.enter_context(LineFile(folder / name, header=header.encode(), bad=bad.get(name, ())))
+            name: stack.enter_context(LineFile(folder / name, header=header.encode(), bad=bad.get(name, ()), end=end))
             for name, header in headers.items()
         }
         durations = np.zeros(videos, np.int64)

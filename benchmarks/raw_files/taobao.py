@@ -1,9 +1,9 @@
 """Taobao's UserBehavior.csv: no header, the lines of a user together, in order of time.
 
 What makes people act stands in these columns: a category belongs to one simulated domain, category and brand, so that
-``category_id`` tells all three; ``item_id`` its price; the timestamp the daypart, in Beijing; and the user's number, known
-by a few hundred lines each, the profile. The users of a part (see :func:`benchmarks.raw_files.parts`) are its own: their
-histories are whole, as an effect of earlier clicks needs them.
+``category_id`` tells all three; ``item_id`` also tells the price, the timestamp the daypart (in Beijing), and
+``user_id``, with a few hundred lines each, the profile. The users of a part (see :func:`benchmarks.raw_files.parts`)
+are its own: their histories are whole, as an effect of earlier clicks needs them.
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ def write(
     users: int | None = None,
     items: int | None = None,
     categories: int = CATEGORIES,
+    crlf: bool = False,
 ) -> dict[str, LineFile]:
     """Write the file, of ``rows`` good lines.
 
@@ -52,13 +53,14 @@ def write(
         users: of each part of 200,000 rows; by default as many as have 300 rows each on average.
         items: by default as many as have 40 rows each on average.
         categories: at most; there are no more than items.
+        crlf: whether lines end as on Windows.
     """
     users = users or max(2, min(rows, PART) // ROWS_PER_USER)
     items = max(1, (items or rows // ROWS_PER_ITEM) // DEPARTMENTS)
     simulation = Simulation(
         preset=preset, rows=rows, users=users, items=items, days=DAYS, domains=DEPARTMENTS, seed=seed
     )
-    with LineFile(folder / NAME, bad=bad.get(NAME, ())) as file:
+    with LineFile(folder / NAME, bad=bad.get(NAME, ()), end=b"\r\n" if crlf else b"\n") as file:
         for number, log in enumerate(parts(simulation)):
             if number == 0:
                 category = _categories(log.world, categories, seed)

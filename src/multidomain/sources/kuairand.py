@@ -2,10 +2,12 @@
 
 An impression is a line of a log, numbered in the order of the files' names and lines. ``log_standard_*`` holds what was
 recommended, ``log_random_*`` videos drawn at random (``is_rand``); the latter may be missing. ``is_standard`` is the
-opposite of ``is_rand``, so that a label can be one of recommended videos alone.
+opposite of ``is_rand``, so that a label can be one of recommended videos alone. A line that is there twice is two
+impressions: lines have no number of their own that says they are one.
 
 ``video_features_statistic_*`` is not read: its numbers are averages over all thirty-one days, those of validation and
-test included, and carry no date from which they were known. Counts of earlier impressions are made by the feature stage.
+test included, and no date says from when they were known. What honest counts are, of earlier impressions, the feature
+stage makes.
 """
 
 from __future__ import annotations

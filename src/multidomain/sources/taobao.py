@@ -1,12 +1,13 @@
 """Taobao's UserBehavior.csv as Tianchi hands it out, with the split of ADS (Chai et al., SIGIR 2025, section 3.1).
 
 A line is user, item, category, behavior, timestamp in seconds; there is no header. A page view is negative, any other
-behavior positive (``positive``). Days are those of Beijing: the first seven train, the last two test. The paper names no
-validation rows; here they are the last tenth of the seven days by time (16 h 48 min), as the test follows the training
-in time, too, and a random tenth would be easier to predict. ``split`` holds the three.
+behavior positive (``positive``). Days are those of Beijing: the first seven train, the last two test. The paper names
+no validation rows; here they are the last tenth of the seven days by time (16 h 48 min), as the test follows the
+training in time, too, and a random tenth would be easier to predict. ``split`` holds the three.
 
-The vendor's nine days are 2017-11-25 to 2017-12-03. Lines outside (55,576 of 100,150,807 in the original, from 1969 to
-2037) are set apart: their clock was wrong, and with it their place in every history and split.
+The vendor's nine days are 2017-11-25 to 2017-12-03. Lines outside (others have counted 55,576 of 100,150,807, some of
+them years away) are set apart: their clock was wrong, and with it their place in every history and split. A line that
+is there twice is two impressions: lines have no number that says they are one.
 """
 
 from __future__ import annotations
