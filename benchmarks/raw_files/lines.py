@@ -27,9 +27,9 @@ class Bad:
     reason: str
 
 
-def parts(simulation: Simulation) -> Iterator[Log]:
-    """The log a part at a time: the same users and items in each."""
-    for number, start in enumerate(range(0, simulation.rows, PART)):
+def parts(simulation: Simulation, *, first: int = 0) -> Iterator[Log]:
+    """The log a part at a time, numbered from ``first``: the same users and items in each."""
+    for number, start in enumerate(range(0, simulation.rows, PART), start=first):
         size = min(PART, simulation.rows - start)
         yield generate(dataclasses.replace(simulation, rows=size), part=number)
 

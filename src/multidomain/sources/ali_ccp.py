@@ -89,7 +89,7 @@ def _impressions(samples: Parsed, part: str) -> ir.Table:
     import ibis
 
     table = samples.table()
-    number = table.sample_id * 2 + (part == "test")
+    number = table.sample_id * 2 + int(part == "test")
     split: Any = ibis.literal("test")
     if part == "train":
         digest = (ibis.literal(f"{SEED}:") + table.sample_id.cast("string")).hexdigest("md5").left(8)
