@@ -126,7 +126,7 @@ def write(
         seed: equal seeds give equal bytes.
         bad: file name -> lines to put between the good ones.
         layout: pure, 1k or 27k.
-        preset: what decides about clicks, see :mod:`multidomain.simulation.presets`.
+        preset: what decides about clicks (:mod:`multidomain.simulation.presets`); one that fixes no shares of domains.
         users: how many, by default as many as fit the layout.
         videos: likewise.
         crlf: whether lines end as on Windows.

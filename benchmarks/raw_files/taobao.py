@@ -49,10 +49,10 @@ def write(
         rows: good lines.
         seed: equal seeds give equal bytes.
         bad: file name -> lines to put between the good ones.
-        preset: what decides about actions, see :mod:`multidomain.simulation.presets`.
+        preset: what decides about actions (:mod:`multidomain.simulation.presets`); one that fixes no shares of domains.
         users: of each part of 200,000 rows; by default as many as have 300 rows each on average.
         items: by default as many as have 40 rows each on average.
-        categories: at most; there are no more than items.
+        categories: how many, if there are as many items; at least one for each domain, category and brand, 960.
         crlf: whether lines end as on Windows.
     """
     users = users or max(2, min(rows, PART) // ROWS_PER_USER)
@@ -85,17 +85,18 @@ def _lines(log: Log, category: Ints, first_user: int, random: np.random.Generato
 def _categories(world: World, categories: int, seed: int) -> Ints:
     """(domain, item): the category's number.
 
-    Each domain, category and brand has a like number of them: one of half its items, and others of one item each.
+    Each domain, category and brand has a like number of them: its most popular items have one each, the others, about
+    half, one together. So none is lost with the items of few lines.
     """
     cells = DEPARTMENTS * ITEM["category"] * ITEM["brand"]
     pair = world.item["category"] * ITEM["brand"] + world.item["brand"]
-    order = np.argsort(pair, kind="stable")
+    order = np.lexsort((-world.popularity, pair))
     first = np.searchsorted(pair[order], pair[order])
     place = np.empty_like(pair)
     place[order] = np.arange(len(pair)) - first  # of an item among those of its category and brand
     cell = np.arange(DEPARTMENTS)[:, None] * (cells // DEPARTMENTS) + pair
     room = categories // cells + (cell < categories % cells)
-    category = np.where(place < room, place * cells, 0) + cell
+    category = np.where(place < room - 1, (place + 1) * cells, 0) + cell
     numbers = stream(seed, "taobao categories").permutation(5_000_000)  # as the vendor's: anywhere in some millions
     written: Ints = 1 + numbers[category]
     return written
