@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 from multidomain.schema import Simulation
 from multidomain.simulation.generate import Log
 
-from .lines import Bad, LineFile, codes, parts
+from .lines import PART, Bad, LineFile, codes, parts
 
 SAMPLES_PER_INDEX = 58  # 42.3 million samples, 730,000 indexes
 LISTED = {"109_14": 150, "110_14": 150, "127_14": 100, "150_14": 200}  # features of each list in an index
@@ -28,6 +28,7 @@ ITEM = {"206": "category", "216": "brand", "207": "price"}
 CARDS = {"109_14": 6_000, "110_14": 500_000, "127_14": 200_000, "150_14": 100_000}
 TEST = 0.5  # of all rows
 FIRST_TEST_PART = 100_000
+KINDS = ("sample_skeleton", "common_features")
 NOTHING: Mapping[str, Sequence[Bad]] = MappingProxyType({})
 Columns = list[tuple[str, npt.NDArray[np.int64]]]
 
@@ -37,15 +38,15 @@ def write(
     *,
     rows: int,
     seed: int = 2021,
-    users: int | None = None,
+    users: int = 3_400,
     items: int | None = None,
     bad: Mapping[str, Sequence[Bad]] = NOTHING,
     crlf: bool = False,
 ) -> dict[str, LineFile]:
     """Write ``rows`` samples, half of them for testing; ``bad``: file name -> lines that are no rows."""
-    users, items = users or max(rows // 100, 50), items or max(rows // 20, 50)
+    items = items or max(rows // 20, 50)
     end = b"\r\n" if crlf else b"\n"
-    names = [f"{kind}_{part}.csv" for part in ("train", "test") for kind in ("sample_skeleton", "common_features")]
+    names = [f"{kind}_{part}.csv" for part in ("train", "test") for kind in KINDS]
     files = {name: LineFile(folder / name, bad=bad.get(name, ()), end=end) for name in names}
     random = np.random.default_rng([seed, 4])
     for part, share, number in (("train", 1 - TEST, 0), ("test", TEST, FIRST_TEST_PART)):
@@ -53,14 +54,22 @@ def write(
         simulation = Simulation(preset="combinations", rows=size, users=users, items=items, domains=3, seed=seed)
         first = 0
         for log in parts(simulation, first=number):
-            _write(log, first, random, files[f"sample_skeleton_{part}.csv"], files[f"common_features_{part}.csv"])
+            people = log.rows["user"] + users * (first // PART)  # others in each part, who like what these like
+            _write(log, first, people, random, *(files[f"{kind}_{part}.csv"] for kind in KINDS))
             first += len(log.rows)
     for file in files.values():
         file.__exit__(None, None, None)
     return files
 
 
-def _write(log: Log, first: int, random: np.random.Generator, samples: LineFile, common: LineFile) -> None:
+def _write(
+    log: Log,
+    first: int,
+    people: npt.NDArray[np.int64],
+    random: np.random.Generator,
+    samples: LineFile,
+    common: LineFile,
+) -> None:
     rows = log.rows
     index = _indexes(rows["user"])  # (N,) of this part: rows of one person, some at a time
     names = pc.utf8_lpad(codes((first + index + 1) * 2_654_435_761 % 2**40), 13, "0")
@@ -71,7 +80,7 @@ def _write(log: Log, first: int, random: np.random.Generator, samples: LineFile,
     fields += [("509", rows["price"] * 12 + rows["city"]), ("702", rows["brand"] * 8 + rows["age"])]
     fields += [("853", rows["price"] * 9 + rows["income"] + 100 * more) for more in range(3)]
     order = random.permutation(len(rows))  # samples of a person do not stand together
-    conversion = log.clicked & (random.random(len(rows)) < 0.02)
+    conversion = random.random(len(rows)) < np.where(log.clicked, 0.02, 0.0001)  # some without a click, as in the original
     columns = [
         codes(np.arange(first + 1, first + len(rows) + 1)),
         codes(log.clicked.astype(np.int8)).take(pa.array(order)),
@@ -82,11 +91,11 @@ def _write(log: Log, first: int, random: np.random.Generator, samples: LineFile,
     ]
     samples.write(columns)
     _, once = np.unique(index, return_index=True)
-    people: Columns = [("101", rows["user"][once])]
-    people += [(field, rows[name][once]) for field, name in PROFILE.items()]
+    persons: Columns = [("101", people[once])]
+    persons += [(field, rows[name][once]) for field, name in PROFILE.items()]
     lists, counts = _lists(random, len(once))
-    text = pc.binary_join_element_wise(_features(people), lists, "\x01")
-    common.write([names.take(pa.array(once)), codes(counts + len(people)), text])
+    text = pc.binary_join_element_wise(_features(persons), lists, "\x01")
+    common.write([names.take(pa.array(once)), codes(counts + len(persons)), text])
 
 
 def _indexes(user: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:

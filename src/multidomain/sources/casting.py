@@ -64,6 +64,13 @@ def _text(column: Any) -> Any:
     return column.nullif("")
 
 
+def _digits(column: Any) -> Any:
+    """Text that may be a number: the engine reads ``1_000`` as one, nobody else does."""
+    import ibis
+
+    return ibis.ifelse(column.contains("_"), None, _text(column))
+
+
 def _to_text(column: Any) -> Cast:
     import ibis
 
@@ -87,7 +94,7 @@ def _to_whole(column: Any) -> Cast:
         return Cast(column.cast("int64"))
     there = column.notnull()
     if kind.is_string():
-        column, there = _text(column), _text(column).notnull()
+        column, there = _digits(column), _text(column).notnull()
     if kind.is_floating():
         there = there & ~column.isnan()
     number = column.try_cast("float64")
@@ -120,7 +127,7 @@ def _to_number(column: Any) -> Cast:
     if kind.is_numeric() or kind.is_boolean():
         return Cast(column.cast("float64"))
     text = _text(column) if kind.is_string() else column
-    number = text.try_cast("float64")
+    number = (_digits(column) if kind.is_string() else column).try_cast("float64")
     return Cast(ibis.ifelse(number.isnan(), None, number), text.notnull() & number.isnull())
 
 

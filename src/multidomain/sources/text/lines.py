@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import threading
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 LINE = "line"  # the column that holds the number of a row's line, from 1
 TEXT = 2_000  # characters of a rejected line that are kept
+_ENGINE = threading.Lock()  # the table engine answers one question at a time
 _UNIT = b"\x1f"  # stands for a delimiter of several characters
 _WORDS = {"int64": "a whole number", "int8": "0 or 1", "float64": "a number", "timestamp": "a time"}
 
@@ -183,7 +185,8 @@ def _typed(strings: pa.Table, form: Form) -> tuple[pa.Table, pa.Array]:
     reasons = [why for name, field in form.columns.items() for why in _reasons(table[name], made[name], name, field)]
     wrong = ibis.coalesce(*reasons) if reasons else ibis.null("string")
     values = {name: value.value for name, value in made.items()}
-    typed = table.select(**values, **{LINE: table[LINE]}, _wrong=wrong).to_pyarrow().combine_chunks()
+    with _ENGINE:
+        typed = table.select(**values, **{LINE: table[LINE]}, _wrong=wrong).to_pyarrow().combine_chunks()
     return typed.drop_columns("_wrong"), _flat(typed["_wrong"], pa.string())
 
 

@@ -12,7 +12,9 @@ import hashlib
 import inspect
 import json
 import logging
+from collections import deque
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 SLICE = 32 << 20  # bytes of text parsed at a time
 LINE_LIMIT = 64 << 20  # bytes a line may have
+READERS = 2  # slices read at the same time
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,13 +118,30 @@ def _parse(path: Path, form: Form, folder: Path) -> list[dict[str, int]]:
         archives.skip(stream, end - start)
         first, rows = 1 + form.header + sum(part["lines"] for part in parts), sum(part["rows"] for part in parts)
         bar.update(end)
-        for data in _slices(stream, path):
-            end += len(data)
-            parts.append(_write(lines.read(data, form, names=names, first=first), folder, len(parts), end))
-            first, rows = first + parts[-1]["lines"], rows + parts[-1]["rows"]
+        for read, size in _read(_slices(stream, path), form, names, first):
+            end += size
+            parts.append(_write(read, folder, len(parts), end))
+            rows += parts[-1]["rows"]
             bar.set_postfix_str(f"{rows:,} rows", refresh=False)
-            bar.update(len(data))
+            bar.update(size)
     return parts
+
+
+Read = tuple["pa.Table", "pa.Table", int]
+
+
+def _read(slices: Iterator[bytes], form: Form, names: Sequence[str], first: int) -> Iterator[tuple[Read, int]]:
+    """Every slice as :func:`lines.read` gives it, and its bytes, in order; some are read at the same time."""
+    waiting: deque[tuple[Future[Read], int]] = deque()
+    with ThreadPoolExecutor(READERS) as readers:
+        for data in slices:
+            waiting.append((readers.submit(lines.read, data, form, names=names, first=first), len(data)))
+            first += data.count(b"\n")  # only the last slice may end without one
+            if len(waiting) > READERS:
+                read, size = waiting.popleft()
+                yield read.result(), size
+        for read, size in waiting:
+            yield read.result(), size
 
 
 def _finished(folder: Path) -> list[dict[str, int]]:
@@ -132,7 +152,7 @@ def _finished(folder: Path) -> list[dict[str, int]]:
     return found
 
 
-def _write(read: tuple[pa.Table, pa.Table, int], folder: Path, number: int, end: int) -> dict[str, int]:
+def _write(read: Read, folder: Path, number: int, end: int) -> dict[str, int]:
     """The rows, the rejected lines and, last, the counts that say the slice is whole."""
     import pyarrow.parquet as pq
 
