@@ -102,7 +102,8 @@ class Label:
 class Domain:
     """How an impression's domain is formed: one column, a cross of columns, or bins of a number.
 
-    Domains below ``minimum`` training rows, or beyond the ``top`` largest, join the remainder.
+    Domains below ``minimum`` training rows, or beyond the ``top`` largest, join the remainder; with
+    ``remainder: false`` their rows are left out, after all rows have been split.
     """
 
     name: str
@@ -111,6 +112,7 @@ class Domain:
     names: tuple[str, ...] = ()  # of the bins, one more than there are edges
     top: int | None = None
     minimum: int = 100
+    remainder: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -343,7 +343,7 @@ class _Anything(Sequence[str]):
         return ("any name",)[index]
 
 
-_DOMAIN = ("column", "cross", "bins", "names", "top", "minimum")
+_DOMAIN = ("column", "cross", "bins", "names", "top", "minimum", "remainder")
 _FEATURE_SETS: Mapping[str, Any] = {"full": {}, "profile": {"history": False, "counts": False}}
 _LITERALS: Mapping[str, tuple[str, ...]] = {
     "Owner": get_args(Owner),

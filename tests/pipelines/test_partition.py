@@ -31,6 +31,7 @@ LOG = {
         "both": {"cross": ["page", "years"], "minimum": 1},
         "large": {"column": "page", "minimum": 4},
         "first": {"column": "page", "top": 1, "minimum": 1},
+        "alone": {"column": "page", "top": 1, "minimum": 1, "remainder": False},
     },
     "splits": {"user_time": {}, "time": {}, "random": {}, "official": {"column": "part"}},
     "features": {"who": {}, "what": {}, "years": {"owner": "user", "type": "int"}},
@@ -128,6 +129,16 @@ def test_a_domain_below_the_minimum_joins_the_remainder_with_a_warning(tmp_path,
 def test_only_the_largest_domains_are_kept_where_the_schema_says_so(tmp_path):
     rows = partition(log(), the_schema(tmp_path), domain="first")
     assert set(zip(rows.domain, rows.domain_id, strict=True)) == {("home", 0), ("remainder", 1)}
+
+
+def test_the_rows_of_other_domains_are_left_out_where_the_schema_says_so(tmp_path, caplog):
+    with caplog.at_level(logging.WARNING):
+        rows = partition(log(80), the_schema(tmp_path), domain="alone", split="time")
+    assert rows.impression_id.tolist() == [i for i in range(80) if i % 10 < 7]
+    assert set(zip(rows.domain, rows.domain_id, strict=True)) == {("home", 0)}
+    assert rows.split.tolist() == ["train"] * 46 + ["validation"] * 5 + ["test"] * 5  # as all eighty were split
+    assert "are left out" in caplog.text
+    assert "search (18)" in caplog.text
 
 
 def test_bins_take_their_lower_edge_and_nulls_are_a_domain_of_their_own(tmp_path):

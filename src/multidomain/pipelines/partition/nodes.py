@@ -22,7 +22,7 @@ def assign(variant: Variant, impressions: ir.Table, users: ir.Table, items: ir.T
 
     Columns: ``impression_id, user, item, group`` (text), ``timestamp`` (UTC), ``domain`` (name), ``domain_id``,
     ``label``, ``split``; of a simulated log also ``true_probability`` and ``blind_probability``. Domains below the
-    minimum of training rows, or beyond the top k, join the remainder.
+    minimum of training rows, or beyond the top k, join the remainder, or are left out.
     """
     import ibis
 
@@ -45,6 +45,8 @@ def assign(variant: Variant, impressions: ir.Table, users: ir.Table, items: ir.T
     )
     rows = _held(rows.mutate(split=_split(variant.split, rows)).drop("official"))
     names = _kept_domains(variant.domain, rows)
+    if not variant.domain.remainder:
+        rows = rows.filter(rows.raw_domain.isin(names))
     _check_splits(variant, rows)
     known = ibis.memtable({"known_domain": names, "known_id": range(len(names))}, schema=_KNOWN)
     rows = rows.left_join(known, rows.raw_domain == known.known_domain)  # there may be thousands of domains
@@ -166,7 +168,7 @@ def _cut(place: ir.Value, first: float | str, second: float | str) -> ir.StringV
 
 
 def _kept_domains(domain: Domain, rows: ir.Table) -> list[str]:
-    """Domains in order of their names, less those that join the remainder (said in a warning)."""
+    """Domains in order of their names, less those that join the remainder or are left out (said in a warning)."""
     train = rows.filter(rows.split == "train")
     counts = train.group_by("raw_domain").aggregate(n=train.count()).to_pandas()
     present = set(rows.select("raw_domain").distinct().to_pandas().raw_domain)
@@ -178,10 +180,10 @@ def _kept_domains(domain: Domain, rows: ir.Table) -> list[str]:
         sizes = dict(zip(counts.raw_domain, counts.n, strict=True))
         shown = ", ".join(f"{name} ({sizes.get(name, 0)})" for name in small[:10])
         logger.warning(
-            "%d domain(s) of '%s' join the domain '%s' (fewer than %d training rows%s): %s%s",
+            "%d domain(s) of '%s' %s (fewer than %d training rows%s): %s%s",
             len(small),
             domain.name,
-            REMAINDER,
+            f"join the domain '{REMAINDER}'" if domain.remainder else "are left out",
             domain.minimum,
             f", or not among the top {domain.top}" if domain.top else "",
             shown,

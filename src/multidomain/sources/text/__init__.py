@@ -1,5 +1,6 @@
 """Delimited text of any size, in the forms vendors hand it out."""
 
+from .form import Between as Between
 from .form import Field as Field
 from .form import Form as Form
 from .form import Refine as Refine

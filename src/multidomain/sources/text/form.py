@@ -45,3 +45,28 @@ class Form:
     quotes: bool = False
     encoding: str = "utf-8"
     refine: Refine | None = None
+
+
+@dataclass(frozen=True)
+class Between:
+    """A :data:`Refine` that sets rows apart whose whole number is outside ``low`` to ``high``.
+
+    ``words`` finish the sentence "<column> '<number>' …".
+    """
+
+    column: str
+    low: int
+    high: int
+    words: str
+
+    def __call__(self, rows: pa.Table) -> tuple[pa.Table, pa.Array]:
+        """The same rows, and what is wrong with each."""
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        number = rows[self.column]
+        outside = pc.or_(pc.less(number, self.low), pc.greater(number, self.high))
+        if not pc.any(outside).as_py():
+            return rows, pa.nulls(len(rows), pa.string())
+        said = pc.binary_join_element_wise(f"{self.column} '", number.cast(pa.string()), f"' {self.words}", "")
+        return rows, pc.if_else(outside, said, None).combine_chunks()
