@@ -226,8 +226,8 @@ def _check_splits(variant: Variant, rows: ir.Table) -> None:
             )
 
 
-# Above this share of the training rows what all domains share is mostly that domain's (KuaiRand's tab 1 is such a one;
-# the largest of the 19 domains in STAR's Table 1 has 29 %).
+# Above this share of the training rows what all domains share is mostly that domain's, as where one of KuaiRand's tabs
+# outweighs the others; the largest of the 19 domains in STAR's Table 1 has 29 %.
 LARGEST_SHARE = 0.6
 # At a click rate of 3 % so many rows hold 30 clicks: too few to know the rate itself to better than a third.
 FEWEST_ROWS = 1_000
