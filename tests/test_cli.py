@@ -103,6 +103,7 @@ def test_a_run_leaves_metrics_predictions_plots_and_a_champion(movielens):
     assert 0.6 < metrics["overall"]["auc"] < 0.95
     assert {"roc.png", "calibration.png", "pcoc.png", "report.html"} <= {p.name for p in (reports / "plots").iterdir()}
     assert (reports / "insights" / "distance_from_centre.png").exists()
+    assert (reports.parent / "drift" / "report.html").exists()
     package = json.loads((reports / "package.json").read_text())
     assert package["alias"] == "champion"
 
@@ -193,7 +194,8 @@ def test_a_wrong_comparison_ends_in_one_message_before_anything_runs(tmp_path, p
 
 def test_every_pipeline_is_listed(tmp_path):
     said = succeeded(Project(tmp_path).kedro("registry", "list"))
-    for name in ("__default__", "fetch", "prepare", "train_star", "train_dnn", "predict", "compare", "reproduce"):
+    named = ("__default__", "fetch", "prepare", "drift", "train_star", "train_dnn", "predict", "compare", "reproduce")
+    for name in named:
         assert f"- {name}\n" in said
 
 

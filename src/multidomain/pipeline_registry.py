@@ -7,6 +7,7 @@ from kedro.pipeline import Pipeline
 from .models import architectures
 from .pipelines import (
     compare,
+    drift,
     encode,
     evaluate,
     features,
@@ -22,11 +23,10 @@ from .pipelines import (
 
 
 def register_pipelines() -> dict[str, Pipeline]:
-    """``fetch`` brings the raw files that have an address.
+    """``fetch`` brings the raw files that have an address; ``prepare`` is everything up to the tensors and their drift.
 
-    ``prepare`` is everything up to the tensors; ``train_<architecture>`` is prepare, train, evaluate and package.
-
-    ``compare`` is prepare and a leaderboard of several models; ``reproduce`` is prepare and one table of a paper.
+    ``train_<architecture>`` is prepare, train, evaluate and package; ``compare`` is prepare and a leaderboard of
+    several models; ``reproduce`` is prepare and one table of a paper.
     """
     stages = {
         "ingest": ingest.create_pipeline(),
@@ -34,6 +34,7 @@ def register_pipelines() -> dict[str, Pipeline]:
         "partition": partition.create_pipeline(),
         "features": features.create_pipeline(),
         "encode": encode.create_pipeline(),
+        "drift": drift.create_pipeline(),
     }
     prepare = sum(stages.values(), Pipeline([]))
     trained = {f"train_{name}": prepare + _model(name) for name in architectures()}

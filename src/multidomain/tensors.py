@@ -234,7 +234,7 @@ class EncodedSplit:
     @property
     def bytes(self) -> int:
         """Bytes of all arrays, the shared histories included."""
-        return sum(array.nbytes for array in self._arrays().values())
+        return sum(array.nbytes for array in self.arrays().values())
 
     def batch(self, rows: np.ndarray | slice) -> Batch:
         """The tensors of these rows, in this order, on the CPU and detached from the files."""
@@ -254,13 +254,14 @@ class EncodedSplit:
     def digest(self) -> str:
         """SHA-256 over inputs, shapes and contents; of an array above 16 MiB, over 256 blocks spread evenly over it."""
         total = hashlib.sha256(json.dumps([self.inputs.to_dict(), self.domains], sort_keys=True).encode())
-        for name, array in self._arrays().items():
+        for name, array in self.arrays().items():
             total.update(f"{name} {array.dtype} {array.shape}".encode())
             for block in _sample(array):
                 total.update(block)
         return total.hexdigest()
 
-    def _arrays(self) -> dict[str, np.ndarray]:
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Every array by the name of its file, memory-mapped; ``states/<field>`` are the histories that rows share."""
         arrays = {
             "label": self.label,
             "domain": self.domain,

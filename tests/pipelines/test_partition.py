@@ -8,6 +8,7 @@ from pathlib import Path
 
 import ibis
 import pandas as pd
+import pyarrow as pa
 import pytest
 import yaml
 from hypothesis import given, settings
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 from multidomain import schema
 from multidomain.errors import DataError
 from multidomain.io import connection
-from multidomain.pipelines.partition.nodes import assign, describe_domains
+from multidomain.pipelines.partition.nodes import assign, describe_domains, oddities
 
 START = dt.datetime(2024, 1, 1)
 LOG = {
@@ -174,6 +175,43 @@ def test_the_table_of_domains_adds_up(tmp_path):
     assert table.positive_rate["home"] == pytest.approx(rows[rows.domain == "home"].label.mean())
     assert (table.users["home"], table["items"]["search"]) == (4, 7)
     assert (table.train_rows + table.validation_rows + table.test_rows == table.rows).all()
+    train = rows[rows.split == "train"]
+    assert table.train_positives.to_dict() == train.groupby("domain").label.sum().to_dict()
+
+
+def domains(**sizes: tuple[int, int]) -> pa.Table:
+    """Training rows and positives by domain."""
+    rows, positives = zip(*sizes.values(), strict=True)
+    return pa.table({"domain": list(sizes), "train_rows": rows, "train_positives": positives})
+
+
+def test_domains_of_a_usual_size_are_not_spoken_of():
+    assert oddities(domains(home=(6_000, 200), search=(4_000, 100))) == []
+    assert oddities(domains(home=(1_000, 1))) == []  # a single domain holds all rows by its nature
+
+
+def test_huge_small_and_positiveless_domains_are_named_with_their_numbers():
+    table = domains(tab_1=(70_000, 9_000), tab_2=(28_501, 1), tab_0=(999, 12), tab_4=(500, 0), tab_3=(0, 0))
+    assert oddities(table) == [
+        "tab_1 holds 70.0% of the 100,000 training rows, more than 60%",
+        "3 of 5 have fewer than 1,000 training rows: tab_3 (0), tab_4 (500), tab_0 (999)",
+        "1 of 5 have no positive training row: tab_4 (0 of 500)",
+    ]
+
+
+def test_of_many_small_domains_the_smallest_are_named():
+    (said,) = oddities(domains(**{f"d{i}": (i + 1, 1) for i in range(40)}))
+    assert said.startswith("40 of 40 have fewer than 1,000 training rows: d0 (1), d1 (2), ")
+    assert said.endswith("d9 (10) …")
+
+
+def test_what_is_odd_about_the_domains_is_said_in_one_warning(tmp_path, caplog):
+    rows = partition(log(), the_schema(tmp_path))
+    with caplog.at_level(logging.WARNING):
+        describe_domains(connection().create_table(ibis.util.gen_name("p"), rows))
+    (said,) = [record.getMessage() for record in caplog.records if record.getMessage().startswith("domains:")]
+    assert "home holds 71.9% of the 32 training rows, more than 60%" in said
+    assert "2 of 2 have fewer than 1,000 training rows: search (9), home (23)" in said
 
 
 @settings(max_examples=15, deadline=None)

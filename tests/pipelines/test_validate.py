@@ -186,6 +186,67 @@ def test_a_second_label_may_be_missing_only_where_its_condition_does_not_hold(tm
     assert reasons(quarantine) == {("impressions", "1"): "bought is missing where clicked is 1"}
 
 
+def test_a_conversion_without_a_click_is_kept_counted_and_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    tables = clean()
+    for i in (0, 2, 4):  # none of them clicked
+        tables["impressions"][i]["bought"] = 1
+    tables["impressions"][4]["clicked"] = None  # set apart, for a reason of its own
+    tables["impressions"][6]["bought"] = 0
+    impressions, *_, quarantine, report, docs = run(lenient(tmp_path), tables)
+    assert reasons(quarantine) == {("impressions", "4"): "clicked is missing"}
+    assert {0, 2, 6} <= set(impressions.impression_id.execute())
+    found = [rule for rule in report["tables"]["impressions"]["rules"] if rule["level"] == "warning"]
+    assert [(rule["column"], rule["rule"], rule["success"], rule["rows"]) for rule in found] == [
+        ("bought", "zero_elsewhere", False, 3)
+    ]
+    assert found[0]["examples"][0] == "impression_id=0: bought=1"
+    assert (
+        "impressions: bought is 1 where clicked is not in 3 of 40 rows (7.50%); no row is set apart for it, "
+        "e.g. impression_id=0: bought=1; " in caplog.text
+    )
+    folder = Folder(filepath=str(tmp_path / "docs"))
+    folder.save(docs)
+    (page,) = (tmp_path / "docs").rglob("validations/impressions/**/*.html")
+    assert "bought : zero_elsewhere where clicked (warning)" in page.read_text()
+    rule = (tmp_path / "docs/expectations/impressions.html").read_text()
+    assert "bought is 1 where clicked is not (a warning: these rows are kept)" in rule
+
+
+def test_any_number_of_conversions_without_a_click_never_stops_a_run(tmp_path: Path) -> None:
+    tables = clean()
+    for row in tables["impressions"]:
+        row["bought"] = 1
+    tables["impressions"][3]["who"] = None
+    with pytest.raises(DataError) as error:
+        run(the_schema(tmp_path), tables)
+    assert "column 'who', rule 'not_null'" in error.value.message
+    assert "bought" not in error.value.message
+    tables["impressions"][3]["who"] = "u3"
+    impressions, *_, quarantine, _, _ = run(the_schema(tmp_path), tables)
+    assert (impressions.count().execute(), quarantine.count().execute()) == (40, 0)
+
+
+def test_every_expectation_says_how_grave_it_is(tmp_path: Path) -> None:
+    grave = {rule.name: rule.expectation().severity for rule in rules(the_schema(tmp_path))}
+    assert [name for name, severity in grave.items() if severity == "warning"] == [
+        "impressions.bought.zero_elsewhere where clicked"
+    ]
+    assert set(grave.values()) == {"critical", "warning"}
+
+
+def test_two_labels_in_one_column_have_their_rules_each(tmp_path: Path) -> None:
+    labels = {"click": "clicked", "bought": "bought", "conversion": {"column": "bought", "where": "clicked"}}
+    tables = clean()
+    for row in tables["impressions"]:
+        row["bought"] = row["bought"] or 0
+    tables["impressions"][0]["bought"] = None  # not clicked: missing for the label of all rows alone
+    read = the_schema(tmp_path, labels=labels, validation={"max_quarantined": 1.0})
+    *_, quarantine, _, _ = run(read, tables)
+    assert reasons(quarantine) == {("impressions", "0"): "bought is missing"}
+
+
 def test_both_rows_of_a_repeated_impression_are_set_apart(tmp_path: Path) -> None:
     tables = clean()
     tables["impressions"][9]["impression_id"] = 8
@@ -213,6 +274,7 @@ def planted_everywhere() -> Tables:
     rows[3].update(who=None, what=None, at=None, clicked=None, bought=None)
     rows[4].update(who="nobody", what="nothing")
     rows[5].update(at=dt.datetime(2999, 1, 1), clicked=2, bought=-1)
+    rows[6].update(bought=1)
     rows[7].update(bought=None, slot=9, share=-0.1)
     rows[8].update(share=math.inf, part="elsewhere", slot=None)
     rows[9].update(part=None, share=None)
@@ -232,7 +294,7 @@ def test_great_expectations_counts_exactly_the_rows_the_predicates_select(tmp_pa
     every, checker = rules(read), Checker()
     now = dt.datetime(2026, 1, 1)
     for name, table in tables.items():
-        rows_rules = of(every, name, "row")  # type: ignore[arg-type]
+        rows_rules = of(every, name, "row", "warning")  # type: ignore[arg-type]
         marked = flagged(table, rows_rules, tables, now)
         assert marked.count().execute() == table.count().execute()
         outcome = checker.check(name, rows_rules, chunks(marked, rows_at_a_time))
@@ -247,7 +309,7 @@ def test_no_predicate_is_ever_null(tmp_path: Path) -> None:
     read = the_schema(tmp_path)
     tables = dict(zip(("impressions", "users", "items"), as_ibis(planted_everywhere()), strict=True))
     for name, table in tables.items():
-        rows_rules = of(rules(read), name, "row")  # type: ignore[arg-type]
+        rows_rules = of(rules(read), name, "row", "warning")  # type: ignore[arg-type]
         marked = flagged(table, rows_rules, tables, dt.datetime(2026, 1, 1))
         for rule in rows_rules:
             assert marked.aggregate(n=rule.broken(marked).count()).n.execute()[0] == table.count().execute(), rule.name

@@ -1,10 +1,12 @@
 """The rules a log must keep, worked out from its schema.
 
 A rule of level ``table`` is about a column as a whole; breaking it stops the run. A rule of level ``row`` names the bad
-rows, which are set apart with the reason. Every row rule says the same thing twice: as a Great Expectations expectation
-(:meth:`Rule.expectation`) and as an Ibis predicate that selects the rows (:meth:`Rule.broken`); tests hold the two to
-each other. What Great Expectations cannot see in one chunk of one table (a duplicate elsewhere, a key of another
-table), or would check value by value in Python, is computed beforehand as a true/false column (:func:`flagged`).
+rows, which are set apart with the reason. One of level ``warning`` names rows that are odd but can be used, such as
+Ali-CCP's conversions without a click: they are counted, shown and kept. Every rule about rows says the same thing
+twice: as a Great Expectations expectation (:meth:`Rule.expectation`) and as an Ibis predicate that selects the rows
+(:meth:`Rule.broken`); tests hold the two to each other. What Great Expectations cannot see in one chunk of one table (a
+duplicate elsewhere, a key of another table), or would check value by value in Python, is computed beforehand as a
+true/false column (:func:`flagged`).
 """
 
 from __future__ import annotations
@@ -33,7 +35,9 @@ Kind = Literal[
     "allowed",
     "range",
     "finite",
+    "zero_elsewhere",
 ]
+Level = Literal["table", "row", "warning"]
 TOLERANCE_DAYS = 1
 _IN_SET = ("label_binary", "allowed")
 _DTYPES: Mapping[str, str] = {
@@ -50,14 +54,15 @@ class Rule:
     """One rule of one column.
 
     ``words`` finishes the sentence "<column> …" for a row that breaks it. ``values`` holds what is allowed, the lowest
-    and highest value, or the type. ``where``: a 0/1 column; the rule holds only for rows where it is 1. ``parent``: the
-    table whose keys the column must be among. ``many``: the column holds lists, the rule is about each element.
+    and highest value, or the type. ``where``: a 0/1 column; the rule holds only for rows where it is 1 (of the kind
+    ``zero_elsewhere``: where it is not). ``parent``: the table whose keys the column must be among. ``many``: the
+    column holds lists, the rule is about each element.
     """
 
     table: TableName
     column: str
     kind: Kind
-    level: Literal["table", "row"] = "row"
+    level: Level = "row"
     words: str
     values: tuple[Any, ...] = ()
     where: str | None = None
@@ -67,8 +72,8 @@ class Rule:
 
     @property
     def name(self) -> str:
-        """``impressions.user_id.not_null``"""
-        return f"{self.table}.{self.column}.{self.kind}"
+        """``impressions.user_id.not_null``, ``impressions.bought.not_null where clicked``."""
+        return f"{self.table}.{self.column}.{self.kind}" + (f" where {self.where}" if self.where else "")
 
     @property
     def reason(self) -> str:
@@ -81,10 +86,11 @@ class Rule:
         if self.level == "table":
             return None
         plain = self.kind in ("not_null", *_IN_SET) and self.where is None and not self.many
-        return None if plain else f"{self.column} : {self.kind}"
+        name = f"{self.column} : {self.kind}" + (f" where {self.where}" if self.where else "")
+        return None if plain else name + (" (warning)" if self.level == "warning" else "")
 
     def broken(self, table: ir.Table) -> ir.BooleanValue:
-        """True for every row of a :func:`flagged` table that breaks this row rule; never null."""
+        """True for every row of a :func:`flagged` table that breaks this rule about rows; never null."""
         if self.flag is not None:
             return ~table[self.flag]
         column = table[self.column]
@@ -95,7 +101,10 @@ class Rule:
     def expectation(self) -> Any:
         """The Great Expectations form of this rule; every row must keep it."""
         gxe: Any = importlib.import_module("great_expectations.expectations")
-        given: dict[str, Any] = {"meta": {"rule": self.name}, "notes": f"{self.kind}: broken where {self.reason}"}
+        notes = f"{self.kind}: broken where {self.reason}"
+        given: dict[str, Any] = {"meta": {"rule": self.name}, "notes": notes}
+        if self.level == "warning":
+            given |= {"severity": "warning", "notes": f"{notes} (a warning: these rows are kept)"}
         if self.kind == "not_empty":
             return gxe.ExpectTableRowCountToBeBetween(min_value=1, **given)
         if self.kind == "exists":
@@ -131,13 +140,13 @@ def rules(schema: Schema) -> list[Rule]:
     return list({rule.name: rule for rule in found}.values())
 
 
-def of(all_rules: Iterable[Rule], table: TableName, level: str | None = None) -> list[Rule]:
-    """The rules of one table, of one level if given."""
-    return [rule for rule in all_rules if rule.table == table and level in (None, rule.level)]
+def of(all_rules: Iterable[Rule], table: TableName, *levels: Level) -> list[Rule]:
+    """The rules of one table, of the levels given if any."""
+    return [rule for rule in all_rules if rule.table == table and (not levels or rule.level in levels)]
 
 
 def flagged(table: ir.Table, table_rules: Iterable[Rule], parents: Mapping[str, ir.Table], now: Any) -> ir.Table:
-    """``table`` with one true/false column (true: kept) per row rule that has a :attr:`Rule.flag`.
+    """``table`` with one true/false column (true: kept) per rule that has a :attr:`Rule.flag`.
 
     ``parents`` holds the tables that keys are looked up in; ``now`` is the time that "in the future" is measured from.
     """
@@ -196,6 +205,9 @@ def _labels(labels: Iterable[Label]) -> Iterator[Rule]:
         missing = "is missing" + (f" where {label.where} is 1" if label.where else "")
         yield Rule(table="impressions", column=label.column, kind="not_null", words=missing, where=label.where)
         yield Rule(table="impressions", column=label.column, **binary)  # type: ignore[arg-type]
+        if label.where:
+            odd: dict[str, Any] = {"kind": "zero_elsewhere", "level": "warning", "where": label.where}
+            yield Rule(table="impressions", column=label.column, words=f"is 1 where {label.where} is not", **odd)
         for column in label.truths.values():
             words = "is no probability: outside 0 to 1"
             yield Rule(table="impressions", column=column, kind="not_null", words="is missing", where=label.where)
@@ -271,6 +283,13 @@ def _not_null(rule: Rule, now: Any) -> Any:  # noqa: ARG001
     return ibis._[rule.column].notnull() | ~needed
 
 
+def _zero_elsewhere(rule: Rule, now: Any) -> Any:  # noqa: ARG001
+    import ibis
+
+    there = (ibis._[rule.where] == 1).fill_null(False)
+    return there | (ibis._[rule.column] != 1).fill_null(True)
+
+
 def _not_in_future(rule: Rule, now: Any) -> Any:
     import ibis
 
@@ -299,6 +318,7 @@ def _outside(rule: Rule, value: Any) -> Any:
 _LOOK_UPS: Mapping[str, Callable[..., Any]] = {"unique": _twice, "known_key": _known}
 _FLAGS: Mapping[str, Callable[[Rule, Any], Any]] = {
     "not_null": _not_null,
+    "zero_elsewhere": _zero_elsewhere,
     "not_in_future": _not_in_future,
     "range": _each(_outside),
     "finite": _each(lambda rule, value: value.isinf()),  # noqa: ARG005

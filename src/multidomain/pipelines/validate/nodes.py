@@ -1,6 +1,7 @@
 """Run the validation rules on the three tables of a log.
 
-A broken table rule stops the run. A row that breaks a row rule goes to the quarantine with every reason that applies.
+A broken table rule stops the run. A row that breaks a row rule goes to the quarantine with every reason that applies;
+one that breaks a rule of level ``warning`` is counted, shown and kept.
 Users and items come first: an impression of a quarantined user or item no longer has a known key, so it is set apart
 with it (reason "user_id is not among the valid users") and counts towards the limit of its own table.
 """
@@ -137,17 +138,18 @@ def _check_rows(
     if not table_rules:
         nothing = {"rows": 0, "kept": 0, "quarantined": 0, "share": 0.0, "rules": []}
         return Checked(name=name, kept=table, quarantined=None, outcome=None, report=nothing)
-    row_rules = [rule for rule in table_rules if rule.level == "row"]
+    row_rules = of(table_rules, name, "row", "warning")
     columns = list(layout(schema).table(name))
     marked = flagged(table.select(*columns), row_rules, valid, now)
     outcome = checker.check(name, table_rules, chunks(marked))
-    broken = {rule: rule.broken(marked) for rule in row_rules}
+    found = {rule: rule.broken(marked) for rule in row_rules}
+    broken = {rule: predicate for rule, predicate in found.items() if rule.level == "row"}
     any_broken = functools.reduce(lambda a, b: a | b, broken.values())
     counts = marked.aggregate(
         rows=marked.count(),
         kept=(~any_broken).sum(),
         quarantined=any_broken.sum(),
-        **{f"rule_{i}": predicate.sum() for i, predicate in enumerate(broken.values())},
+        **{f"rule_{i}": predicate.sum() for i, predicate in enumerate(found.values())},
     ).execute()
     totals = {column: int(counts[column].iloc[0] or 0) for column in counts.columns}
     rows, kept, quarantined = totals["rows"], totals["kept"], totals["quarantined"]
@@ -155,7 +157,7 @@ def _check_rows(
     assert kept + quarantined == rows == whole, (name, kept, quarantined, rows, whole)
     per_rule = {rule: totals[f"rule_{i}"] for i, rule in enumerate(row_rules)}
     row_key = key(schema, name) or columns[0]
-    examples = _examples(marked, broken, per_rule, row_key)
+    examples = _examples(marked, found, per_rule, row_key)
     report = {
         "rows": rows,
         "kept": kept,
@@ -165,6 +167,8 @@ def _check_rows(
     }
     if quarantined:
         log.warning("%s: %s of %s rows go to the quarantine.", name, f"{quarantined:,}", f"{rows:,}")
+    for rule in of(row_rules, name, "warning"):
+        _warn(rule, per_rule[rule], rows, examples)
     return Checked(
         name=name,
         kept=marked.filter(~any_broken).select(*columns) if quarantined else table.select(*columns),
@@ -172,6 +176,12 @@ def _check_rows(
         outcome=outcome,
         report=report,
     )
+
+
+def _warn(rule: Rule, count: int, rows: int, examples: Mapping[Rule, list[str]]) -> None:
+    if count:
+        odd, shown = f"{count:,} of {rows:,} rows ({count / rows:.2%})", "; ".join(examples[rule])
+        log.warning("%s: %s in %s; no row is set apart for it, e.g. %s.", rule.table, rule.reason, odd, shown)
 
 
 def _rule_report(
@@ -291,7 +301,7 @@ def _check_limit(schema: Schema, reports: Mapping[str, Mapping[str, Any]]) -> No
             continue
         lines.append(f"  {name}: {report['quarantined']:,} of {report['rows']:,} rows ({report['share']:.2%})")
         for rule in report["rules"]:
-            if rule["rows"]:
+            if rule["rows"] and rule["level"] != "warning":
                 rows = f"{rule['rows']:,} rows ({rule['share']:.2%}), e.g. {'; '.join(rule['examples'])}"
                 lines.append(f"    column '{rule['column']}', rule '{rule['rule']}': {rows}")
     if lines:
