@@ -13,22 +13,20 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from kedro.io import DataCatalog, MemoryDataset
-from kedro.runner import SequentialRunner
-from kedro_datasets.json import JSONDataset
 from places import PROJECT
+from prepared import prepare
 
-from multidomain import schema
+from multidomain import schema, sources
 from multidomain.errors import DataError
 from multidomain.evaluation.metrics import auc
-from multidomain.io import Folder, ParquetTable, connection
-from multidomain.pipelines import encode, features, ingest, partition, validate
+from multidomain.io import connection
 from multidomain.pipelines.evaluate.nodes import evaluate
 from multidomain.pipelines.validate.nodes import validate as validate_tables
 from multidomain.simulation.generate import generate
 from multidomain.sources.simulated import tables
 
 pytestmark = pytest.mark.slow
+NO_LINES = (sources.nothing("rejected"), {"files": []})
 
 
 @dataclass
@@ -48,27 +46,7 @@ def prepared(tmp_path_factory) -> Prepared:
     text = (PROJECT / "conf/base/datasets/simulated_interest.yml").read_text()
     (folder / "small.yml").write_text(text.replace("rows: 400000, users: 2000", "rows: 6000, users: 40"))
     variant = schema.parse(folder / "small.yml").variant()
-    catalog = DataCatalog(
-        {
-            "schema": MemoryDataset(variant.schema, copy_mode="assign"),
-            "variant": MemoryDataset(variant, copy_mode="assign"),
-            "params:raw_folder": MemoryDataset(str(folder / "nowhere")),
-            "params:sample_share": MemoryDataset(None),
-            "feature_repository": JSONDataset(filepath=str(folder / "repository.json")),
-            **{
-                name: Folder(filepath=str(folder / name))
-                for name in ("feature_views", "encoder", "encoded", "data_docs")
-            },
-        }
-    )
-    stored = [f"{stage}_{name}" for stage in ("ingested", "valid") for name in ("impressions", "users", "items")]
-    for name in [*stored, "quarantine", "partitioned", "domain_table", "training_frame"]:
-        catalog[name] = ParquetTable(filepath=str(folder / f"{name}.parquet"))
-    stages = (ingest, validate, partition, features, encode)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MULTIDOMAIN_DATA", str(folder / "data"))
-        for stage in stages:
-            SequentialRunner().run(stage.create_pipeline(), catalog)
+    catalog = prepare(variant.schema, folder / "nowhere", folder)
     return Prepared(
         variant=variant,
         frame=catalog["training_frame"].load().to_pandas().sort_values("impression_id", ignore_index=True),
@@ -142,7 +120,9 @@ def test_a_probability_that_is_none_is_set_apart_like_any_other_broken_value(pre
     given = [
         connection().create_table(ibis.util.gen_name("t"), made[name]) for name in ("impressions", "users", "items")
     ]
-    kept, _, _, quarantine, _, _ = validate_tables(prepared.variant.schema, *given)
+    kept, _, _, quarantine, _, _ = validate_tables(
+        prepared.variant.schema, *given, sources.nothing("rejected"), {"files": []}
+    )
     assert kept.count().execute() == 5999
     assert "true_probability is no probability" in quarantine.reason.execute()[0]
 
@@ -154,4 +134,4 @@ def test_a_log_that_lost_its_truth_is_refused(prepared):
         connection().create_table(ibis.util.gen_name("t"), made[name]) for name in ("impressions", "users", "items")
     ]
     with pytest.raises(DataError, match="blind_probability"):
-        validate_tables(prepared.variant.schema, *given)
+        validate_tables(prepared.variant.schema, *given, *NO_LINES)

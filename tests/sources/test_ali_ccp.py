@@ -7,16 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from kedro.io import DataCatalog, MemoryDataset
-from kedro.runner import SequentialRunner
 from places import PROJECT
+from prepared import checked, prepare, quarantine
 
 from benchmarks.raw_files import Bad, ali_ccp
 from multidomain import schema, sources
 from multidomain.errors import DataError, SchemaError
-from multidomain.io import Folder, ParquetTable, WorkingFolder
 from multidomain.layout import layout
-from multidomain.pipelines import ingest, partition, validate
+from multidomain.tensors import EncodedSplit
 
 READ = schema.parse(PROJECT / "conf/base/datasets/ali_ccp.yml")
 LISTS = {feature.column: feature.length for feature in READ.features if feature.kind == "sequence"}
@@ -145,22 +143,6 @@ def test_every_hostile_line_is_set_apart_with_its_number_and_reason(tmp_path: Pa
     assert len(tables["impressions"]) == sum(samples)
 
 
-def catalog(folder: Path) -> DataCatalog:
-    tables = [f"{stage}_{name}" for stage in ("ingested", "valid") for name in ("impressions", "users", "items")]
-    tables += ["quarantine", "rejected_lines", "partitioned", "domain_table"]
-    return DataCatalog(
-        {
-            "schema": MemoryDataset(READ, copy_mode="assign"),
-            "params:raw_folder": MemoryDataset(str(folder)),
-            "params:sample_share": MemoryDataset(None),
-            "parsed_files": WorkingFolder(filepath=str(folder / "parsed")),
-            "data_docs": Folder(filepath=str(folder / "docs")),
-            "variant": MemoryDataset(READ.variant(domain="position_gender_city"), copy_mode="assign"),
-            **{name: ParquetTable(filepath=str(folder / f"{name}.parquet")) for name in tables},
-        }
-    )
-
-
 def test_unknown_indexes_and_samples_given_twice_are_in_the_quarantine(tmp_path: Path) -> None:
     features = GOOD + "\x01301\x023011\x031.0"
     bad = [
@@ -168,27 +150,25 @@ def test_unknown_indexes_and_samples_given_twice_are_in_the_quarantine(tmp_path:
         Bad(line=sample(features, number=2, sample_id="1"), reason=""),
     ]
     ali_ccp.write(tmp_path / "ali_ccp", rows=6_000, users=60, items=30, bad={"sample_skeleton_train.csv": bad})
-    data = catalog(tmp_path)
-    left = SequentialRunner().run(ingest.create_pipeline() + validate.create_pipeline(), data)
-    apart = {row["row_key"]: row["reason"] for row in data.load("quarantine").to_pyarrow().to_pylist()}
-    assert apart == {
-        str(2 * 90001): "common_feature_index is not among the valid users",
-        "2": "impression_id occurs more than once",
+    data = checked(READ, tmp_path, tmp_path)
+    assert quarantine(data) == {
+        ("impressions", str(2 * 90001)): "common_feature_index is not among the valid users",
+        ("impressions", "2"): "impression_id occurs more than once",
     }
-    table = left["validation_report"].load()["tables"]["impressions"]
+    table = data.load("validation_report")["tables"]["impressions"]
     assert (table["rows"], table["kept"], table["quarantined"]) == (6_002, 5_999, 3)
 
 
 def test_position_gender_and_city_make_at_most_33_domains_and_the_test_file_is_the_test_split(tmp_path: Path) -> None:
     ali_ccp.write(tmp_path / "ali_ccp", rows=12_000, users=300, items=30)
-    data = catalog(tmp_path)
-    SequentialRunner().run(ingest.create_pipeline() + validate.create_pipeline() + partition.create_pipeline(), data)
+    data = prepare(READ, tmp_path, tmp_path, domain="position_gender_city")
     domains = data.load("domain_table").to_pandas()
     assert len(domains) == 33
     assert domains.domain.iloc[-1] == "remainder"
     assert int(domains.test_rows.sum()) == 6_000
     rows = data.load("partitioned").to_pandas()
     assert set(rows[rows.impression_id % 2 == 1].split) == {"test"}
+    assert EncodedSplit(data.load("encoded"), "test").rows == 6_000
 
 
 def test_missing_files_are_named_with_where_to_get_them(tmp_path: Path) -> None:

@@ -63,12 +63,13 @@ def validate(
 
     tables = {"impressions": impressions, "users": users, "items": items}
     all_rules, checker = rules(schema), Checker()
-    _check_form(schema, all_rules, checker, tables)
+    forms = _check_form(schema, all_rules, checker, tables)
     now = dt.datetime.now(dt.UTC).replace(tzinfo=None)
     done: dict[str, Checked] = {}
     for name in _ORDER:
         valid = {other: checked.kept for other, checked in done.items()}
-        done[name] = _check_rows(schema, name, tables[name], of(all_rules, name), checker, valid, now)
+        mine = of(all_rules, name)
+        done[name] = _check_rows(schema, name, tables[name], mine, checker, forms.get(name), valid, now)
     files = {row["file"]: _file_report(row, rejected_lines) for row in ingest_report["files"]}
     _check_limit(schema, {**files, **{name: done[name].report for name in TABLES}})
     outcomes: dict[str, Outcome] = {name: outcome for name in TABLES if (outcome := done[name].outcome) is not None}
@@ -87,17 +88,20 @@ def validate(
 # --- tables ------------------------------------------------------------------------------------------------------
 
 
-def _check_form(schema: Schema, all_rules: list[Rule], checker: Checker, tables: Mapping[str, ir.Table]) -> None:
+def _check_form(
+    schema: Schema, all_rules: list[Rule], checker: Checker, tables: Mapping[str, ir.Table]
+) -> dict[str, Outcome]:
     """Stop at broken table rules, naming all of them."""
     from ...validation.suites import chunks
 
     lines: list[str] = []
+    outcomes: dict[str, Outcome] = {}
     for name in TABLES:
         table_rules = of(all_rules, name, "table")
         missing = {rule.column for rule in table_rules if rule.kind == "exists"} - set(tables[name].columns)
         usable = [rule for rule in table_rules if rule.kind == "exists" or rule.column not in missing]
         if table_rules:
-            outcome = checker.check(name, usable, chunks(tables[name].limit(EXAMPLES)))
+            outcomes[name] = outcome = checker.check(name, usable, chunks(tables[name].limit(EXAMPLES)))
             broken = [rule for rule in usable if not outcome.success[rule.name]]
             lines.extend(_form_line(rule, tables[name]) for rule in broken)
     if lines:
@@ -106,6 +110,7 @@ def _check_form(schema: Schema, all_rules: list[Rule], checker: Checker, tables:
             + "\n".join(lines)
             + "\nCorrect the source or the schema, then run again. Nothing was passed on."
         )
+    return outcomes
 
 
 def _form_line(rule: Rule, table: ir.Table) -> str:
@@ -129,19 +134,22 @@ def _check_rows(
     table: ir.Table,
     table_rules: list[Rule],
     checker: Checker,
+    form: Outcome | None,
     valid: Mapping[str, ir.Table],
     now: dt.datetime,
 ) -> Checked:
     """Split one table into the rows that keep every rule and those that do not."""
-    from ...validation.suites import chunks
+    from ...validation.suites import chunks, joined
 
-    if not table_rules:
+    if form is None:
         nothing = {"rows": 0, "kept": 0, "quarantined": 0, "share": 0.0, "rules": []}
         return Checked(name=name, kept=table, quarantined=None, outcome=None, report=nothing)
     row_rules = of(table_rules, name, "row", "warning")
     columns = list(layout(schema).table(name))
     marked = flagged(table.select(*columns), row_rules, valid, now)
-    outcome = checker.check(name, table_rules, chunks(marked))
+    looked_at = dict.fromkeys([columns[0], *(rule.flag or rule.column for rule in row_rules)])
+    all_rows = [rule for rule in table_rules if rule.kind == "not_empty"] + row_rules
+    outcome = joined(form, checker.check(name, all_rows, chunks(marked.select(*looked_at))))
     found = {rule: rule.broken(marked) for rule in row_rules}
     broken = {rule: predicate for rule, predicate in found.items() if rule.level == "row"}
     any_broken = functools.reduce(lambda a, b: a | b, broken.values())
