@@ -41,6 +41,7 @@ from .schema import SPLITS
 Shape = tuple[int | None, ...]
 _ROW_COLUMNS = {"impression_id": pa.int64(), "group": pa.string(), "domain": pa.string()}
 _TRUTHS = ("true_probability", "blind_probability")  # of a simulated log: what evaluation compares with, never an input
+_MAPPED = 512 << 20  # bytes written before the arrays are mapped anew
 _WRITING = "writing the encoded tensors"
 _DIGEST_BLOCK, _DIGEST_BLOCKS = 1 << 16, 256
 
@@ -82,7 +83,7 @@ class TensorWriter:
 
     def __init__(self, folder: Path | str, inputs: InputSchema, *, rows: Mapping[str, int], states: int = 1) -> None:
         self.folder, self.inputs, self.rows = Path(folder), inputs, dict(rows)
-        self._written = dict.fromkeys(rows, 0)
+        self._written, self._unseen = dict.fromkeys(rows, 0), 0
         self._tables: dict[str, pq.ParquetWriter] = {}
         shapes = _shapes(inputs, rows, states)
         self.needed = sum(math.prod(shape) * np.dtype(dtype).itemsize for shape, dtype in shapes.values())
@@ -120,6 +121,9 @@ class TensorWriter:
         if rows is not None:
             self._write_rows(split, rows)
         self._written[split] = stop
+        self._unseen += sum(np.asarray(value).nbytes for value in values.values())
+        if self._unseen > _MAPPED:
+            self._map_anew()
 
     def write_states(self, field: str, states: np.ndarray, values: Any) -> None:
         """Sets the histories (n, T) of these user states (n,), in any order and any number of times."""
@@ -157,6 +161,14 @@ class TensorWriter:
             with contextlib.suppress(OSError):  # the first failure is already on its way up
                 table.close()
         self._arrays, self._tables = {}, {}
+
+    def _map_anew(self) -> None:
+        """Pages that were written stay in a process's memory as long as their map is open."""
+        for key, array in self._arrays.items():
+            if isinstance(array, np.memmap):
+                array.flush()
+                self._arrays[key] = np.load(self.folder / f"{key}.npy", mmap_mode="r+")
+        self._unseen = 0
 
     def _names(self) -> list[str]:
         names = ["categorical", "numerical", "domain", "label", *(f"bag_{field}" for field in self.inputs.bags)]

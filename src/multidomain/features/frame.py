@@ -53,6 +53,7 @@ class TrainingFrame:
             DataError: a context column is missing, an impression would be lost or doubled, or the variant is not
                 registered with Feast.
         """
+        from ..parallel import in_order
         from ..progress import progress
 
         missing = dict.fromkeys((view.name for view in self._views), 0)
@@ -63,8 +64,9 @@ class TrainingFrame:
                 _SplitWriter(path, Path(folder)) as writer,
                 progress(total=rows, what="join features") as bar,
             ):
-                for part in _slices(Path(folder) / "rows.parquet", self.slice_rows):
-                    joined = self._join(store, service, part)
+                join = functools.partial(self._join, store, service)
+                parts = _slices(Path(folder) / "rows.parquet", self.slice_rows)
+                for joined in in_order(join, parts, workers=1):  # one slice is joined while another is written
                     schema = self._schema(joined)
                     writer.write(joined.select(schema.names).cast(schema))
                     for view in self._views:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -98,6 +99,7 @@ def _vocabulary(train: ir.Table, column: str, minimum: int, *, lists: bool) -> p
 
 
 def _write_splits(variant: Variant, encoder: Encoder, frame: ir.Table, folder: Path) -> None:
+    from ...parallel import in_order
     from ...progress import progress
     from ...tensors import TensorWriter
 
@@ -108,12 +110,20 @@ def _write_splits(variant: Variant, encoder: Encoder, frame: ir.Table, folder: P
         TensorWriter(folder, encoder.inputs, rows=rows_of, states=states.size) as out,
         progress(total=sum(rows_of.values()), what="encode") as bar,
     ):
-        for chunk in _chunks(variant, encoder, frame):
-            for split, rows in _by_split(chunk):
-                state = states.rows(rows)
-                out.write(split, encoder.rows(rows), label=_numpy(rows, "label"), state=state, rows=rows)
-                _write_states(encoder, rows, state, out)
-            bar.update(len(chunk))
+        encoded = functools.partial(_encoded, encoder, states)
+        for split, rows, arrays, state in in_order(encoded, _by_split(_chunks(variant, encoder, frame))):
+            out.write(split, arrays, label=_numpy(rows, "label"), state=state, rows=rows)
+            _write_states(encoder, rows, state, out)
+            bar.update(len(rows))
+
+
+Piece = tuple[str, "pa.Table", dict[str, Any], "np.ndarray | None"]
+
+
+def _encoded(encoder: Encoder, states: _States, piece: tuple[str, pa.Table]) -> Piece:
+    """The rows of a split, their arrays, and each row's history."""
+    split, rows = piece
+    return split, rows, encoder.rows(rows), states.rows(rows)
 
 
 def _chunks(variant: Variant, encoder: Encoder, frame: ir.Table) -> Iterator[pa.Table]:
@@ -127,13 +137,14 @@ def _chunks(variant: Variant, encoder: Encoder, frame: ir.Table) -> Iterator[pa.
         yield pa.Table.from_batches([batch])
 
 
-def _by_split(chunk: pa.Table) -> Iterator[tuple[str, pa.Table]]:
+def _by_split(chunks: Iterable[pa.Table]) -> Iterator[tuple[str, pa.Table]]:
     import pyarrow.compute as pc
 
-    for split in SPLITS:
-        rows = chunk.filter(pc.equal(chunk.column("split"), split))
-        if len(rows):
-            yield split, rows
+    for chunk in chunks:
+        for split in SPLITS:
+            rows = chunk.filter(pc.equal(chunk.column("split"), split))
+            if len(rows):
+                yield split, rows
 
 
 def _numpy(rows: pa.Table, column: str) -> np.ndarray:

@@ -12,9 +12,7 @@ import hashlib
 import inspect
 import json
 import logging
-from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
@@ -22,6 +20,7 @@ from typing import TYPE_CHECKING, BinaryIO
 from ...errors import DataError, unknown_key
 from ...io import connection
 from ...io.atomic import remove, replacing
+from ...parallel import in_order
 from ...progress import progress
 from . import archives, lines
 from .form import Form
@@ -34,7 +33,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 SLICE = 32 << 20  # bytes of text parsed at a time
 LINE_LIMIT = 64 << 20  # bytes a line may have
-READERS = 2  # slices read at the same time
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,9 +116,10 @@ def _parse(path: Path, form: Form, folder: Path) -> list[dict[str, int]]:
         archives.skip(stream, end - start)
         first, rows = 1 + form.header + sum(part["lines"] for part in parts), sum(part["rows"] for part in parts)
         bar.update(end)
-        for read, size in _read(_slices(stream, path), form, names, first):
+        read = functools.partial(_read, form, names)
+        for found, size in in_order(read, _numbered(_slices(stream, path), first)):
             end += size
-            parts.append(_write(read, folder, len(parts), end))
+            parts.append(_write(found, folder, len(parts), end))
             rows += parts[-1]["rows"]
             bar.set_postfix_str(f"{rows:,} rows", refresh=False)
             bar.update(size)
@@ -130,18 +129,17 @@ def _parse(path: Path, form: Form, folder: Path) -> list[dict[str, int]]:
 Read = tuple["pa.Table", "pa.Table", int]
 
 
-def _read(slices: Iterator[bytes], form: Form, names: Sequence[str], first: int) -> Iterator[tuple[Read, int]]:
-    """Every slice as :func:`lines.read` gives it, and its bytes, in order; some are read at the same time."""
-    waiting: deque[tuple[Future[Read], int]] = deque()
-    with ThreadPoolExecutor(READERS) as readers:
-        for data in slices:
-            waiting.append((readers.submit(lines.read, data, form, names=names, first=first), len(data)))
-            first += data.count(b"\n")  # only the last slice may end without one
-            if len(waiting) > READERS:
-                read, size = waiting.popleft()
-                yield read.result(), size
-        for read, size in waiting:
-            yield read.result(), size
+def _read(form: Form, names: Sequence[str], numbered: tuple[bytes, int]) -> tuple[Read, int]:
+    """A slice as :func:`lines.read` gives it, and its bytes."""
+    data, first = numbered
+    return lines.read(data, form, names=names, first=first), len(data)
+
+
+def _numbered(slices: Iterator[bytes], first: int) -> Iterator[tuple[bytes, int]]:
+    """Every slice with the number of its first line."""
+    for data in slices:
+        yield data, first
+        first += data.count(b"\n")  # only the last slice may end without one
 
 
 def _finished(folder: Path) -> list[dict[str, int]]:
