@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from multidomain.errors import DataError
+from multidomain.io import connection
 from multidomain.sources.text import Field, Form, Parsed, archives, parse, parsing, together
 
 CLICKS = Form(
@@ -220,3 +221,12 @@ def test_what_several_files_say_is_one_table_each(tmp_path: Path) -> None:
     ]
     (line,) = said["rejected"].to_pyarrow().to_pylist()
     assert line == {"file": "log.csv", "line": 2, "reason": "a 'x' is not a whole number", "text": "x,b"}
+
+
+def test_the_engine_keeps_no_slice_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parsing, "SLICE", 64)
+    engine = connection().con
+    known = "select count(*) from duckdb_views() where not internal"
+    before = engine.sql(known).fetchall()
+    assert read(tmp_path, b"".join(b"%d,x\n" % i for i in range(300)), PLAIN).rows == 300
+    assert engine.sql(known).fetchall() == before

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
+from ...io import connection
 from ...layout import Column
 from ..casting import Cast, cast
 from .form import Field, Form
 
 if TYPE_CHECKING:
+    import ibis.expr.types as ir
     import pyarrow as pa
 
 LINE = "line"  # the column that holds the number of a row's line, from 1
 TEXT = 2_000  # characters of a rejected line that are kept
+_SLICE = "multidomain_slice"
 _ENGINE = threading.Lock()  # the table engine answers one question at a time
 _UNIT = b"\x1f"  # stands for a delimiter of several characters
 _WORDS = {"int64": "a whole number", "int8": "0 or 1", "float64": "a number", "timestamp": "a time"}
@@ -177,17 +181,33 @@ def _columns(lines: _Lines, form: Form, names: Sequence[str]) -> pa.Table:
 
 def _typed(strings: pa.Table, form: Form) -> tuple[pa.Table, pa.Array]:
     """The columns in their types, and what is wrong with each row: null for nothing."""
-    import ibis
     import pyarrow as pa
 
-    table = ibis.memtable(strings)
+    with _given(strings) as table:
+        typed = _cast_all(table, form).to_pyarrow().combine_chunks()
+    return typed.drop_columns("_wrong"), _flat(typed["_wrong"], pa.string())
+
+
+@contextlib.contextmanager
+def _given(strings: pa.Table) -> Iterator[ir.Table]:
+    """The rows as a table of the engine, which forgets them again: it would keep a table in memory to the end."""
+    engine = connection()
+    with _ENGINE:
+        engine.con.register(_SLICE, strings)
+        try:
+            yield engine.table(_SLICE)
+        finally:
+            engine.con.unregister(_SLICE)
+
+
+def _cast_all(table: ir.Table, form: Form) -> ir.Table:
+    import ibis
+
     made = {name: cast(table[name], _column(name, field)) for name, field in form.columns.items()}
     reasons = [why for name, field in form.columns.items() for why in _reasons(table[name], made[name], name, field)]
     wrong = ibis.coalesce(*reasons) if reasons else ibis.null("string")
     values = {name: value.value for name, value in made.items()}
-    with _ENGINE:
-        typed = table.select(**values, **{LINE: table[LINE]}, _wrong=wrong).to_pyarrow().combine_chunks()
-    return typed.drop_columns("_wrong"), _flat(typed["_wrong"], pa.string())
+    return table.select(**values, **{LINE: table[LINE]}, _wrong=wrong)
 
 
 def _column(name: str, field: Field) -> Column:
