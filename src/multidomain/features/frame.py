@@ -211,10 +211,9 @@ class _SplitWriter:
 
         for split, file in self._waiting.items():
             file.close()
-            with pa.memory_map(str(self._folder / f"{split}.arrow")) as source:
-                waited = pa.ipc.open_file(source).read_all()
-                for start in range(0, waited.num_rows, ROW_GROUP):
-                    self._append(waited.slice(start, ROW_GROUP))
+            with pa.OSFile(str(self._folder / f"{split}.arrow")) as source:  # the pages of a map would count as memory
+                for group in _groups(pa.ipc.open_file(source), ROW_GROUP):
+                    self._append(group)
         if self._parquet is None:
             raise DataError("training_frame: there are no impressions to write.")
         self._parquet.add_key_value_metadata(metadata)
@@ -225,6 +224,20 @@ class _SplitWriter:
         if self._parquet is None:
             self._parquet = pq.ParquetWriter(self._path, table.schema, compression="zstd", compression_level=1)
         self._parquet.write_table(table, row_group_size=ROW_GROUP)
+
+
+def _groups(file: pa.ipc.RecordBatchFileReader, rows: int) -> Iterator[pa.Table]:
+    """All rows of an Arrow file, ``rows`` at a time."""
+    import pyarrow as pa
+
+    waiting = file.schema.empty_table()
+    for number in range(file.num_record_batches):
+        waiting = pa.concat_tables([waiting, pa.Table.from_batches([file.get_batch(number)])])
+        while waiting.num_rows >= rows:
+            yield waiting.slice(0, rows)
+            waiting = waiting.slice(rows)
+    if waiting.num_rows:
+        yield waiting
 
 
 def _without(table: pa.Table, view: View) -> int:
