@@ -9,13 +9,13 @@ from __future__ import annotations
 import functools
 import json
 import logging
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import DataError
 from ..io import connection
+from ..io.atomic import working_folder
 from ..schema import RESERVED, SPLITS, Variant
 from . import repository
 from .views import TIME, View, views
@@ -58,14 +58,14 @@ class TrainingFrame:
 
         missing = dict.fromkeys((view.name for view in self._views), 0)
         store, service = repository.service(self.variant) if self._views else (None, None)
-        with tempfile.TemporaryDirectory(prefix=".frame-", dir=path.parent) as folder:
-            rows = self._sorted_rows(Path(folder) / "rows.parquet")
+        with working_folder(path.with_name("frame")) as folder:
+            rows = self._sorted_rows(folder / "rows.parquet")
             with (
-                _SplitWriter(path, Path(folder)) as writer,
+                _SplitWriter(path, folder) as writer,
                 progress(total=rows, what="join features") as bar,
             ):
                 join = functools.partial(self._join, store, service)
-                parts = _slices(Path(folder) / "rows.parquet", self.slice_rows)
+                parts = _slices(folder / "rows.parquet", self.slice_rows)
                 for joined in in_order(join, parts, workers=1):  # one slice is joined while another is written
                     schema = self._schema(joined)
                     writer.write(joined.select(schema.names).cast(schema))

