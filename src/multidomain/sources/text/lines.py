@@ -40,17 +40,19 @@ def read(data: bytes, form: Form, *, names: Sequence[str], first: int) -> tuple[
     Returns:
         Rows: the form's columns, typed, and ``line``. Rejected: ``line``, ``reason``, ``text``. Each in order.
     """
+    import pyarrow.compute as pc
+
     lines = _Lines(data, form)
     strings = _columns(lines, form, names)
     rows, wrong = _typed(strings, form)
     if form.refine is not None:
         rows, more = form.refine(rows)
-        wrong = _either(wrong, more)
-    good, bad = _kept(rows, wrong)
+        wrong = pc.coalesce(wrong, more)
+    good, bad = rows.filter(pc.is_null(wrong)), rows.filter(pc.is_valid(wrong))
     for number, reason in zip(bad[LINE].to_pylist(), wrong.drop_null().to_pylist(), strict=True):
         lines.reject(number, reason)
     at = good.column_names.index(LINE)
-    return good.set_column(at, LINE, _shifted(good[LINE], first)), lines.rejected(first), len(lines)
+    return good.set_column(at, LINE, pc.add(good[LINE], first)), lines.rejected(first), len(lines)
 
 
 class _Lines:
@@ -228,24 +230,6 @@ def _reasons(text: Any, made: Cast, name: str, field: Field) -> list[Any]:
     if not field.nullable:
         found.append(ibis.ifelse(made.value.isnull(), f"{name} is missing", None))
     return found
-
-
-def _either(one: pa.Array, other: pa.Array) -> pa.Array:
-    import pyarrow.compute as pc
-
-    return pc.coalesce(one, other)
-
-
-def _kept(rows: pa.Table, wrong: pa.Array) -> tuple[pa.Table, pa.Table]:
-    import pyarrow.compute as pc
-
-    return rows.filter(pc.is_null(wrong)), rows.filter(pc.is_valid(wrong))
-
-
-def _shifted(numbers: pa.ChunkedArray, first: int) -> pa.ChunkedArray:
-    import pyarrow.compute as pc
-
-    return pc.add(numbers, first)
 
 
 def _flat(column: pa.ChunkedArray, kind: pa.DataType) -> pa.Array:
