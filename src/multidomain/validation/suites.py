@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
-CHUNK_ROWS = 1 << 20  # rows in memory as pandas at a time
+CHUNK_ROWS = 1 << 22  # rows in memory as pandas at a time
 EXAMPLES = 5
 RESULT_FORMAT = {"result_format": "BASIC", "partial_unexpected_count": EXAMPLES}
 
@@ -26,6 +26,7 @@ class Outcome:
     """What Great Expectations found in one table: per rule whether it holds, and the result as GX reports it."""
 
     table: str
+    rows: int
     rules: list[Rule]
     result: Any
     success: dict[str, bool] = field(default_factory=dict)
@@ -44,14 +45,18 @@ class Checker:
         import great_expectations as gx
 
         table_rules = list(table_rules)
-        suite = gx.ExpectationSuite(name=name, expectations=[rule.expectation() for rule in table_rules])
-        asset = self._source.add_dataframe_asset(f"{name} {len(self._source.assets)}")
-        whole = asset.add_batch_definition_whole_dataframe("whole")
+        unique = f"{name} {len(self._source.assets)}"
+        suite = gx.ExpectationSuite(name=unique, expectations=[rule.expectation() for rule in table_rules])
+        whole = self._source.add_dataframe_asset(unique).add_batch_definition_whole_dataframe("whole")
+        definition = gx.ValidationDefinition(name=unique, data=whole, suite=self.context.suites.add(suite))
+        definition = self.context.validation_definitions.add(definition)
         total: Any = None
+        rows = 0
         for chunk in chunks:
-            result = whole.get_batch({"dataframe": chunk}).validate(suite, result_format=RESULT_FORMAT)
+            rows += len(chunk)
+            result = definition.run(batch_parameters={"dataframe": chunk}, result_format=RESULT_FORMAT)
             total = result if total is None else _merge(total, result)
-        return _outcome(name, table_rules, total)
+        return _outcome(name, rows, table_rules, total)
 
 
 def joined(form: Outcome, rows: Outcome) -> Outcome:
@@ -65,7 +70,7 @@ def joined(form: Outcome, rows: Outcome) -> Outcome:
     rows.result.results = [*more, *rows.result.results]
     _count(rows.result)
     rules = [rule for rule in form.rules if rule.name not in there] + rows.rules
-    return _outcome(rows.table, rules, rows.result)
+    return _outcome(rows.table, rows.rows, rules, rows.result)
 
 
 def chunks(table: ir.Table, rows: int = CHUNK_ROWS) -> Iterator[pd.DataFrame]:
@@ -130,9 +135,13 @@ def _context() -> Any:
 
 
 def _frame(table: pa.Table) -> pd.DataFrame:
+    """Arrow types are kept, so that whole numbers stay whole beside nulls; flags have none, and NumPy is faster."""
     import pandas as pd
+    import pyarrow as pa
 
-    frame: pd.DataFrame = table.to_pandas(types_mapper=pd.ArrowDtype)
+    frame: pd.DataFrame = table.to_pandas(
+        types_mapper=lambda kind: None if pa.types.is_boolean(kind) else pd.ArrowDtype(kind)
+    )
     return frame
 
 
@@ -140,9 +149,10 @@ def _rule(result: Any) -> str:
     return str(result.expectation_config.meta["rule"])
 
 
-def _outcome(name: str, table_rules: list[Rule], total: Any) -> Outcome:
+def _outcome(name: str, rows: int, table_rules: list[Rule], total: Any) -> Outcome:
     return Outcome(
         table=name,
+        rows=rows,
         rules=table_rules,
         result=total,
         success={_rule(result): bool(result.success) for result in total.results},

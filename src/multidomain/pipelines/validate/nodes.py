@@ -11,7 +11,8 @@ from __future__ import annotations
 import datetime as dt
 import functools
 import logging
-from collections.abc import Callable, Mapping
+import operator
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     import ibis.expr.types as ir
 
     from ...validation.suites import Checker, Outcome
+
+    Mark = Callable[[Iterable[Rule]], ir.Table]  # a table with the flags of some rules
 
 log = logging.getLogger(__name__)
 EXAMPLES = 5
@@ -146,44 +149,30 @@ def _check_rows(
         return Checked(name=name, kept=table, quarantined=None, outcome=None, report=nothing)
     row_rules = of(table_rules, name, "row", "warning")
     columns = list(layout(schema).table(name))
-    marked = flagged(table.select(*columns), row_rules, valid, now)
-    looked_at = dict.fromkeys([columns[0], *(rule.flag or rule.column for rule in row_rules)])
+    mark = functools.partial(flagged, table.select(*columns), parents=valid, now=now)
+    looked_at = dict.fromkeys(rule.flag or rule.column for rule in row_rules)
     all_rows = [rule for rule in table_rules if rule.kind == "not_empty"] + row_rules
-    outcome = joined(form, checker.check(name, all_rows, chunks(marked.select(*looked_at))))
-    found = {rule: rule.broken(marked) for rule in row_rules}
-    broken = {rule: predicate for rule, predicate in found.items() if rule.level == "row"}
-    any_broken = functools.reduce(lambda a, b: a | b, broken.values())
-    counts = marked.aggregate(
-        rows=marked.count(),
-        kept=(~any_broken).sum(),
-        quarantined=any_broken.sum(),
-        **{f"rule_{i}": predicate.sum() for i, predicate in enumerate(found.values())},
-    ).execute()
-    totals = {column: int(counts[column].iloc[0] or 0) for column in counts.columns}
-    rows, kept, quarantined = totals["rows"], totals["kept"], totals["quarantined"]
-    whole = int(table.count().execute())
-    assert kept + quarantined == rows == whole, (name, kept, quarantined, rows, whole)
-    per_rule = {rule: totals[f"rule_{i}"] for i, rule in enumerate(row_rules)}
+    outcome = joined(form, checker.check(name, all_rows, chunks(mark(row_rules).select(*looked_at))))
+    counts = {rule: outcome.unexpected[rule.name] for rule in row_rules}
     row_key = key(schema, name) or columns[0]
-    examples = _examples(marked, found, per_rule, row_key)
+    examples = _examples(mark, counts, row_key)
+    bad = [rule for rule in row_rules if rule.level == "row" and counts[rule]]
+    kept, quarantined = _set_apart(name, mark(bad), bad, row_key, columns) if bad else (table.select(*columns), None)
+    rows, apart = outcome.rows, int(quarantined.count().execute()) if quarantined is not None else 0
+    whole = int(table.count().execute())
+    assert rows == whole, (name, rows, whole)  # the flags' joins neither repeat nor lose rows
     report = {
         "rows": rows,
-        "kept": kept,
-        "quarantined": quarantined,
-        "share": quarantined / rows if rows else 0.0,
-        "rules": [_rule_report(rule, per_rule.get(rule, 0), examples, outcome, rows) for rule in table_rules],
+        "kept": rows - apart,
+        "quarantined": apart,
+        "share": apart / rows if rows else 0.0,
+        "rules": [_rule_report(rule, counts.get(rule, 0), examples, outcome, rows) for rule in table_rules],
     }
-    if quarantined:
-        log.warning("%s: %s of %s rows go to the quarantine.", name, f"{quarantined:,}", f"{rows:,}")
+    if apart:
+        log.warning("%s: %s of %s rows go to the quarantine.", name, f"{apart:,}", f"{rows:,}")
     for rule in of(row_rules, name, "warning"):
-        _warn(rule, per_rule[rule], rows, examples)
-    return Checked(
-        name=name,
-        kept=marked.filter(~any_broken).select(*columns) if quarantined else table.select(*columns),
-        quarantined=_set_apart(name, marked, broken, any_broken, row_key, columns) if quarantined else None,
-        outcome=outcome,
-        report=report,
-    )
+        _warn(rule, counts[rule], rows, examples)
+    return Checked(name=name, kept=kept, quarantined=quarantined, outcome=outcome, report=report)
 
 
 def _warn(rule: Rule, count: int, rows: int, examples: Mapping[Rule, list[str]]) -> None:
@@ -206,33 +195,29 @@ def _rule_report(
     }
 
 
-def _examples(
-    marked: ir.Table, broken: Mapping[Rule, Any], counts: Mapping[Rule, int], row_key: str
-) -> dict[Rule, list[str]]:
+def _examples(mark: Mark, counts: Mapping[Rule, int], row_key: str) -> dict[Rule, list[str]]:
     """Some bad rows of every broken rule, as ``impression_id=17: user_id=None``.
 
     One look at the first bad rows serves most rules; one that is not among them is asked for by itself.
     """
-    wanted = {f"rule {i}": rule for i, rule in enumerate(broken) if counts[rule]}
+    wanted = {f"rule {i}": rule for i, rule in enumerate(counts) if counts[rule]}
     if not wanted:
         return {}
-    predicates = {name: broken[rule] for name, rule in wanted.items()}
-    first = _head(marked, predicates, row_key, wanted, _LOOK_AT)
+    first = _head(mark, wanted, row_key, _LOOK_AT)
     found = {rule: _shown(first, name, rule, row_key) for name, rule in wanted.items()}
     for name, rule in wanted.items():
         if len(found[rule]) < min(EXAMPLES, counts[rule]):
-            alone = _head(marked, {name: broken[rule]}, row_key, {name: rule}, EXAMPLES)
-            found[rule] = _shown(alone, name, rule, row_key)
+            found[rule] = _shown(_head(mark, {name: rule}, row_key, EXAMPLES), name, rule, row_key)
     return found
 
 
-def _head(
-    marked: ir.Table, predicates: Mapping[str, Any], row_key: str, wanted: Mapping[str, Rule], rows: int
-) -> list[dict[str, Any]]:
+def _head(mark: Mark, wanted: Mapping[str, Rule], row_key: str, rows: int) -> list[dict[str, Any]]:
     """The first rows that break any of the rules, with the columns concerned and which rules they break."""
-    columns = {row_key, *(wanted[name].column for name in predicates)}
-    bad = marked.filter(functools.reduce(lambda a, b: a | b, predicates.values()))
-    shown = bad.select(**{column: marked[column] for column in columns}, **predicates)
+    marked = mark(wanted.values())
+    broken = {name: rule.broken(marked) for name, rule in wanted.items()}
+    columns = {row_key, *(rule.column for rule in wanted.values())}
+    bad = marked.filter(functools.reduce(operator.or_, broken.values()))
+    shown = bad.select(**{column: marked[column] for column in columns}, **broken)
     head: list[dict[str, Any]] = shown.limit(rows).to_pyarrow().to_pylist()
     return head
 
@@ -245,20 +230,23 @@ def _shown(rows: list[dict[str, Any]], name: str, rule: Rule, row_key: str) -> l
 
 
 def _set_apart(
-    name: str, marked: ir.Table, broken: Mapping[Rule, Any], any_broken: Any, row_key: str, columns: list[str]
-) -> ir.Table:
-    """The bad rows: table, row key, every reason that applies, and the row itself as JSON."""
+    name: str, marked: ir.Table, rules: list[Rule], row_key: str, columns: list[str]
+) -> tuple[ir.Table, ir.Table]:
+    """The rows that keep all rules; and the others: table, row key, every reason that applies, the row as JSON."""
     import ibis
 
+    broken = {rule: rule.broken(marked) for rule in rules}
+    any_broken = functools.reduce(operator.or_, broken.values())
     reasons = ibis.array([ibis.ifelse(predicate, rule.reason, None) for rule, predicate in broken.items()])
     values = ibis.struct({column: marked[column] for column in columns}).cast("json").cast("string")
     bad = marked.filter(any_broken)
-    return bad.select(
+    apart = bad.select(
         table=ibis.literal(name),
         row_key=bad[row_key].cast("string"),
         reason=reasons.filter(lambda reason: reason.notnull()).join("; "),
         values=values,
     )
+    return marked.filter(~any_broken).select(*columns), apart
 
 
 def _file_report(counts: Mapping[str, Any], rejected: ir.Table) -> dict[str, Any]:
