@@ -9,6 +9,7 @@ from pathlib import Path
 import ibis
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import yaml
 from hypothesis import given, settings
@@ -18,6 +19,7 @@ from multidomain import schema
 from multidomain.errors import DataError
 from multidomain.io import connection
 from multidomain.pipelines.partition.nodes import assign, describe_domains, oddities
+from multidomain.schema import SPLITS
 
 START = dt.datetime(2024, 1, 1)
 LOG = {
@@ -269,3 +271,16 @@ def test_thousands_of_domains_are_numbered_in_order_of_their_names(tmp_path):
     assert kept == sorted(kept, key=lambda name: int(name[1:]))
     assert len(kept) > 2800  # a page none of whose rows is in training has no domain of its own
     assert names.iloc[-1].tolist() == ["remainder"]
+
+
+def test_rows_lie_by_split_and_domain_so_that_few_row_groups_hold_two_of_either(tmp_path):
+    users, items = pd.DataFrame({"who": ["u0"], "years": [18]}), pd.DataFrame({"what": ["i0"]})
+    tables = [connection().create_table(ibis.util.gen_name("t"), table) for table in (log(20_480), users, items)]
+    rows = assign(the_schema(tmp_path).variant(features="profile"), *tables)
+    connection().to_parquet(rows, tmp_path / "rows.parquet", row_group_size=2_048)
+    file = pq.ParquetFile(tmp_path / "rows.parquet")
+    places = [file.schema.names.index(name) for name in ("split", "domain_id")]
+    groups = [[file.metadata.row_group(i).column(at).statistics for at in places] for i in range(file.num_row_groups)]
+    assert len(groups) == 10
+    mixed = sum(any(column.min != column.max for column in group) for group in groups)
+    assert mixed < len(SPLITS) * 2  # home and search: a group can be cut where one pair ends and the next begins

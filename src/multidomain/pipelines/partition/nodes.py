@@ -23,7 +23,8 @@ def assign(variant: Variant, impressions: ir.Table, users: ir.Table, items: ir.T
 
     Columns: ``impression_id, user, item, group`` (text), ``timestamp`` (UTC), ``domain`` (name), ``domain_id``,
     ``label``, ``split``; of a simulated log also ``true_probability`` and ``blind_probability``. Domains below the
-    minimum of training rows, or beyond the top k, join the remainder, or are left out.
+    minimum of training rows, or beyond the top k, join the remainder, or are left out. Rows are sorted by split, domain
+    and impression, so that who asks the file for one split or domain reads its row groups alone.
     """
     import ibis
 
@@ -57,7 +58,7 @@ def assign(variant: Variant, impressions: ir.Table, users: ir.Table, items: ir.T
             domain=rows.known_domain.fill_null(REMAINDER), domain_id=rows.known_id.fill_null(len(names)).cast("int32")
         )
         .select(*columns, *label.truths)
-        .order_by("split", "impression_id")
+        .order_by("split", "domain_id", "impression_id")
     )
 
 
