@@ -143,15 +143,29 @@ def test_every_hostile_line_is_set_apart_with_its_number_and_reason(tmp_path: Pa
     assert len(tables["impressions"]) == sum(samples)
 
 
-def test_unknown_indexes_and_samples_given_twice_are_in_the_quarantine(tmp_path: Path) -> None:
+def test_unknown_indexes_and_indexes_and_samples_given_twice_are_in_the_quarantine(tmp_path: Path) -> None:
     features = GOOD + "\x01301\x023011\x031.0"
     bad = [
         Bad(line=sample(features, number=2, index="nobody"), reason=""),
         Bad(line=sample(features, number=2, sample_id="1"), reason=""),
     ]
-    ali_ccp.write(tmp_path / "ali_ccp", rows=6_000, users=60, items=30, bad={"sample_skeleton_train.csv": bad})
-    data = checked(READ, tmp_path, tmp_path)
+    commons = [Bad(line=f"somebody,1,101\x02{person}\x031.0".encode(), reason="") for person in (7, 8)]
+    written = ali_ccp.write(
+        tmp_path / "ali_ccp",
+        rows=6_000,
+        users=60,
+        items=30,
+        bad={"sample_skeleton_train.csv": bad, "common_features_train.csv": commons},
+    )
+    (first, _), (second, _) = written["common_features_train.csv"].placed
+    with pytest.raises(DataError, match=r"line \d+ common_feature_index .*: somebody,1,101\\x028\\x031.0"):
+        checked(READ, tmp_path, tmp_path)
+    patient = tmp_path / "ali_ccp.yml"
+    text = READ.path.read_text(encoding="utf-8")
+    patient.write_text(text + "\nvalidation: {max_quarantined: 0.5}\n", encoding="utf-8")
+    data = checked(schema.parse(patient), tmp_path, tmp_path)
     assert quarantine(data) == {
+        ("common_features_train.csv", f"line {second}"): f"common_feature_index 'somebody' is on line {first} already",
         ("impressions", str(2 * 90001)): "common_feature_index is not among the valid users",
         ("impressions", "2"): "impression_id occurs more than once",
     }

@@ -21,7 +21,7 @@ from multidomain import schema, sources
 from multidomain.errors import DataError, SchemaError
 from multidomain.io import ParquetTable, WorkingFolder
 from multidomain.pipelines import ingest, validate
-from multidomain.sources import fetch, files, grouplens, text
+from multidomain.sources import fetch, files, grouplens
 from multidomain.sources.text import parsing
 
 LAYOUTS = ("1m", "20m", "25m", "32m")
@@ -302,27 +302,6 @@ def test_how_the_files_are_read_is_known_by_the_same_words_in_every_run() -> Non
     """Else a run that was stopped would start again."""
     for form in (*grouplens.DAT.values(), *grouplens.CSV.values()):
         assert " at 0x" not in repr(form)
-
-
-# --- the first line of a key -------------------------------------------------------------------------------------
-
-
-def test_the_first_line_of_a_key_stays_and_reading_again_gives_the_same(tmp_path: Path) -> None:
-    form = text.Form(columns={"key": text.Field(type="int64"), "name": text.Field()}, header=False)
-    (tmp_path / "names.csv").write_bytes(b"1,a\n2,b\n1,a\nx,y\n3,c\n2,d\n1,e\n")
-    for _ in range(2):
-        parsed = text.once(text.parse(tmp_path / "names.csv", form, tmp_path / "work"), form, key="key")
-        assert parsed.table().to_pyarrow().to_pylist() == [
-            {"key": 1, "name": "a", "line": 1}, {"key": 2, "name": "b", "line": 2}, {"key": 3, "name": "c", "line": 5},
-        ]  # fmt: skip
-        rejected = parsed.rejects().to_pyarrow().to_pylist()
-        assert [(row["line"], row["reason"], row["text"]) for row in rejected] == [
-            (3, "key '1' is on line 1 already", "1,a"),
-            (4, "key 'x' is not a whole number", "x,y"),
-            (6, "key '2' is on line 2 already", "2,d"),
-            (7, "key '1' is on line 1 already", "1,e"),
-        ]
-        assert (parsed.lines, parsed.rows, parsed.rejected) == (7, 3, 4)
 
 
 # --- the stages --------------------------------------------------------------------------------------------------

@@ -241,16 +241,20 @@ def test_unknown_and_repeated_keys_are_in_the_quarantine(tmp_path: Path) -> None
     patient.write_text(text + "\nvalidation: {max_quarantined: 0.5}\n", encoding="utf-8")
     data = checked(schema.parse(patient), tmp_path, tmp_path / "out")
     (unknown_user, _), (unknown_video, _) = written[LOGS[0]].placed
+    users, videos = (
+        [line for line, _ in written[name].placed]
+        for name in ("user_features_pure.csv", "video_features_basic_pure.csv")
+    )
     assert quarantine(data) == {
-        ("users", "999"): "user_id occurs more than once",
-        ("items", "999999"): "video_id occurs more than once",
+        ("user_features_pure.csv", f"line {users[1]}"): f"user_id '999' is on line {users[0]} already",
+        ("video_features_basic_pure.csv", f"line {videos[1]}"): f"video_id '999999' is on line {videos[0]} already",
         ("impressions", str(unknown_user)): "user_id is not among the valid users",
         ("impressions", str(unknown_video)): "video_id is not among the valid items",
     }
     report = data.load("validation_report")
     tables = report["tables"]
     assert (tables["impressions"]["rows"], tables["impressions"]["kept"]) == (3_002, 3_000)
-    assert (tables["users"]["quarantined"], tables["items"]["quarantined"]) == (2, 2)
+    assert (tables["users"]["quarantined"], tables["items"]["quarantined"]) == (0, 0)
     assert sum(report["files"][name]["rows"] for name in LOGS) == 3_002
 
 

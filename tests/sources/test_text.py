@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import os
 import tarfile
@@ -230,3 +231,20 @@ def test_the_engine_keeps_no_slice_in_memory(tmp_path: Path, monkeypatch: pytest
     before = engine.sql(known).fetchall()
     assert read(tmp_path, b"".join(b"%d,x\n" % i for i in range(300)), PLAIN).rows == 300
     assert engine.sql(known).fetchall() == before
+
+
+def test_the_first_line_of_a_key_stays_and_reading_again_gives_the_same(tmp_path: Path) -> None:
+    form = dataclasses.replace(PLAIN, key="a")
+    for _ in range(2):
+        parsed = read(tmp_path, b"1,a\n2,b\n1,a\nx,y\n3,c\n2,d\n1,e\n", form)
+        assert rows(parsed) == [
+            {"a": 1, "b": "a", "line": 1}, {"a": 2, "b": "b", "line": 2}, {"a": 3, "b": "c", "line": 5},
+        ]  # fmt: skip
+        rejected = parsed.rejects().to_pyarrow().to_pylist()
+        assert [(row["line"], row["reason"], row["text"]) for row in rejected] == [
+            (3, "a '1' is on line 1 already", "1,a"),
+            (4, "a 'x' is not a whole number", "x,y"),
+            (6, "a '2' is on line 2 already", "2,d"),
+            (7, "a '1' is on line 1 already", "1,e"),
+        ]
+        assert (parsed.lines, parsed.rows, parsed.rejected) == (7, 3, 4)

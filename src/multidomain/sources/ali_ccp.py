@@ -79,7 +79,7 @@ def _sample_form(features: FeatureList) -> Form:
 
 
 def _common_form(features: FeatureList) -> Form:
-    return Form(columns={INDEX: Field(), **_LISTED}, header=False, refine=features)
+    return Form(columns={INDEX: Field(), **_LISTED}, header=False, key=INDEX, refine=features)
 
 
 _LISTED = {"feature_num": Field(type="int64"), "feature_list": Field()}

@@ -78,7 +78,7 @@ DAT: Mapping[str, Form] = {
         {"user_id": _number(), "item_id": _number(), "rating": _number(_WHOLE), "timestamp": _number()},
         refine=Seconds(),
     ),
-    "movies": _dat({"item_id": _number(), "title": Field(), "genres": Field()}),
+    "movies": _dat({"item_id": _number(), "title": Field(), "genres": Field()}, key="item_id"),
     "users": _dat(
         {
             "user_id": _number(),
@@ -86,7 +86,8 @@ DAT: Mapping[str, Form] = {
             "age": _number(),
             "occupation": _number(),
             "zip_code": Field(),
-        }
+        },
+        key="user_id",
     ),
 }
 CSV: Mapping[str, Form] = {
@@ -99,7 +100,7 @@ CSV: Mapping[str, Form] = {
         },
         refine=Seconds(),
     ),
-    "movies": Form(columns={"movieId": _number(), "title": Field(), "genres": Field()}, quotes=True),
+    "movies": Form(columns={"movieId": _number(), "title": Field(), "genres": Field()}, quotes=True, key="movieId"),
 }
 
 
@@ -115,9 +116,6 @@ def read(schema: Schema, files: Mapping[str, Path], work: Path) -> dict[str, ir.
     """
     forms = _forms(schema, files)
     parsed = {name: text.parse(files[name], form, work) for name, form in forms.items()}
-    for name, form in forms.items():
-        if name != "ratings":
-            parsed[name] = text.once(parsed[name], form, key=next(iter(form.columns)))
     tables = {name: _named(one.table()) for name, one in parsed.items()}
     ratings = tables["ratings"]
     users = tables.get("users", ratings.select("user_id").distinct().order_by("user_id"))

@@ -72,6 +72,7 @@ USERS = Form(
         **{f"onehot_feat{number}": _MAYBE for number in range(18)},
     },
     quotes=True,
+    key="user_id",
 )
 VIDEOS = Form(
     columns={
@@ -89,6 +90,7 @@ VIDEOS = Form(
         "tag": Field(nullable=True),
     },
     quotes=True,
+    key="video_id",
 )
 
 

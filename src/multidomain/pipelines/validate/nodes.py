@@ -261,11 +261,16 @@ def _file_report(counts: Mapping[str, Any], rejected: ir.Table) -> dict[str, Any
     rules = []
     for found in total.to_pyarrow().to_pylist():
         some = mine.filter(kind == found["kind"]).limit(EXAMPLES).to_pyarrow().to_pylist()
-        shown = [f"line {row['line']} {row['reason']}: {row['text'][:80]}" for row in some]
+        shown = [f"line {row['line']} {row['reason']}: {_printable(row['text'][:80])}" for row in some]
         column, share = found["kind"].split(" ")[0], found["n"] / lines
         rule = {"column": column, "rule": "line", "level": "row", "success": False, "rows": found["n"], "share": share}
         rules.append({**rule, "examples": shown})
     return {**report, "rules": rules}
+
+
+def _printable(text: str) -> str:
+    """Separators that a terminal does not show, such as ``\\x01``, are written out."""
+    return "".join(character if character.isprintable() else repr(character)[1:-1] for character in text)
 
 
 def _lines_apart(rejected: ir.Table) -> ir.Table:

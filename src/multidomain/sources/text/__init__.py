@@ -5,7 +5,6 @@ from .form import Field as Field
 from .form import Form as Form
 from .form import Refine as Refine
 from .lines import LINE as LINE
-from .once import once as once
-from .parsing import Parsed as Parsed
+from .parsed import Parsed as Parsed
+from .parsed import together as together
 from .parsing import parse as parse
-from .parsing import together as together

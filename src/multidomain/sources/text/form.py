@@ -35,6 +35,7 @@ class Form:
         header: whether the first line names the columns.
         quotes: whether a value may stand in double quotes, which are doubled inside.
         encoding: of the text: utf-8 or latin-1.
+        key: the column whose values are there once; a line whose key was on an earlier line is set apart.
         refine: for what is more than columns, a frozen dataclass with ``__call__``: typed rows -> rows, and per row
             what is wrong with it, null for nothing.
     """
@@ -44,6 +45,7 @@ class Form:
     header: bool = True
     quotes: bool = False
     encoding: str = "utf-8"
+    key: str | None = None
     refine: Refine | None = None
 
 

@@ -12,7 +12,7 @@ from ...io.atomic import replacing
 from . import archives
 from .form import Form
 from .lines import LINE, TEXT
-from .parsing import Parsed
+from .parsed import Parsed
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-def once(parsed: Parsed, form: Form, *, key: str) -> Parsed:
+def once(parsed: Parsed, form: Form, key: str) -> Parsed:
     """The file with the first line of each ``key`` alone; the others are rejected, with the number of the first.
 
     Held in memory: the keys that are there more than once.

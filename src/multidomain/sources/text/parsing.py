@@ -13,21 +13,20 @@ import inspect
 import json
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from ...errors import DataError, unknown_key
-from ...io import connection
 from ...io.atomic import remove, replacing
 from ...parallel import in_order
 from ...progress import progress
 from . import archives, lines
 from .form import Form
 from .lines import LINE
+from .once import once
+from .parsed import Parsed
 
 if TYPE_CHECKING:
-    import ibis.expr.types as ir
     import pyarrow as pa
 
 logger = logging.getLogger(__name__)
@@ -35,40 +34,10 @@ SLICE = 32 << 20  # bytes of text parsed at a time
 LINE_LIMIT = 64 << 20  # bytes a line may have
 
 
-@dataclass(frozen=True, kw_only=True)
-class Parsed:
-    """A file as Parquet: ``lines = rows + rejected``, the header not counted."""
-
-    path: Path
-    folder: Path
-    lines: int
-    rows: int
-    rejected: int
-
-    def table(self) -> ir.Table:
-        """The typed rows in the order of the file, and ``line``."""
-        return connection().read_parquet(str(self.folder / "*.rows.parquet"))
-
-    def rejects(self) -> ir.Table:
-        """``file``, ``line``, ``reason`` and ``text`` of what was set apart."""
-        import ibis
-
-        table = connection().read_parquet(str(self.folder / "*.rejected.parquet"))
-        return table.select(file=ibis.literal(self.path.name), line=table[LINE], reason=table.reason, text=table.text)
-
-
-def together(files: Sequence[Parsed]) -> dict[str, ir.Table]:
-    """What a source says of its files: ``rejected``, their rejected lines; ``files``, the counts of each."""
-    import ibis
-    import pyarrow as pa
-
-    counts = [{"file": one.path.name, "lines": one.lines, "rows": one.rows, "rejected": one.rejected} for one in files]
-    rejected = functools.reduce(lambda one, other: one.union(other), (one.rejects() for one in files))
-    return {"rejected": rejected, "files": ibis.memtable(pa.Table.from_pylist(counts))}
-
-
 def parse(path: Path, form: Form, work: Path) -> Parsed:
     """Read one file into ``work``; slices that an earlier run finished are not read again.
+
+    Of a form with a key, the first line of each key is a row, the others are rejected.
 
     Raises:
         DataError: the file cannot be read, its header lacks a column, or none of its lines is a row.
@@ -87,7 +56,7 @@ def parse(path: Path, form: Form, work: Path) -> Parsed:
         raise DataError(f"{path} has no rows (rule: not_empty): {_first_reason(parsed)}")
     if parsed.rejected:
         logger.warning("%s: %s of %s lines are set apart.", path.name, f"{parsed.rejected:,}", f"{parsed.lines:,}")
-    return parsed
+    return parsed if form.key is None else once(parsed, form, form.key)
 
 
 def _identity(path: Path, form: Form) -> str:
