@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..parallel import in_order
 from .rules import Rule
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
-CHUNK_ROWS = 1 << 22  # rows in memory as pandas at a time
+CHUNK_ROWS = 1 << 21  # rows in memory as pandas at a time
 EXAMPLES = 5
 RESULT_FORMAT = {"result_format": "BASIC", "partial_unexpected_count": EXAMPLES}
 
@@ -50,12 +51,13 @@ class Checker:
         whole = self._source.add_dataframe_asset(unique).add_batch_definition_whole_dataframe("whole")
         definition = gx.ValidationDefinition(name=unique, data=whole, suite=self.context.suites.add(suite))
         definition = self.context.validation_definitions.add(definition)
-        total: Any = None
-        rows = 0
-        for chunk in chunks:
-            rows += len(chunk)
-            result = definition.run(batch_parameters={"dataframe": chunk}, result_format=RESULT_FORMAT)
-            total = result if total is None else _merge(total, result)
+
+        def run(chunk: pd.DataFrame) -> tuple[Any, int]:
+            return definition.run(batch_parameters={"dataframe": chunk}, result_format=RESULT_FORMAT), len(chunk)
+
+        total, rows = None, 0
+        for result, size in in_order(run, chunks, workers=1):  # one chunk is checked while the next is made
+            total, rows = result if total is None else _merge(total, result), rows + size
         return _outcome(name, rows, table_rules, total)
 
 
