@@ -69,5 +69,15 @@ def _sweep(target: Path) -> None:
     for pattern in (f".{target.name}.*.tmp", f".{target.name}.*.old"):
         for left in target.parent.glob(pattern):
             owner = left.name.removeprefix(f".{target.name}.").split("-", 1)[0]
-            if not (owner.isdigit() and Path(f"/proc/{owner}").exists()):
+            if not (owner.isdigit() and _runs(int(owner))):
                 remove(left)
+
+
+def _runs(process: int) -> bool:
+    try:
+        os.kill(process, 0)  # sends nothing
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # somebody else's
+        return True
+    return True

@@ -3,28 +3,32 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import functools
 import os
-import shutil
 import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING
+
+from .atomic import working_folder
 
 if TYPE_CHECKING:
     from ibis.backends.duckdb import Backend
 
-MEMORY_LIMIT = "3GB"
+MEMORY_LIMIT = "2GB"
 
 
 @functools.cache
 def connection() -> Backend:
     """The DuckDB backend all nodes of this process share, so that tables of two nodes can be joined.
 
-    ``$MULTIDOMAIN_MEMORY`` bounds its memory (default 3GB); beyond it DuckDB spills to a temporary folder.
+    ``$MULTIDOMAIN_MEMORY`` bounds its memory (default 2GB); beyond it DuckDB spills to a temporary folder.
     """
     import ibis
 
-    spill = tempfile.mkdtemp(prefix="multidomain-duckdb-")
-    atexit.register(shutil.rmtree, spill, ignore_errors=True)
+    until_exit = contextlib.ExitStack()
+    atexit.register(until_exit.close)
+    spill = until_exit.enter_context(working_folder(Path(tempfile.gettempdir()) / "multidomain-duckdb"))
     backend = ibis.duckdb.connect(
         temp_directory=spill,
         memory_limit=os.environ.get("MULTIDOMAIN_MEMORY", MEMORY_LIMIT),
