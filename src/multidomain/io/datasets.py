@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from kedro.io import AbstractDataset
 
@@ -22,14 +24,20 @@ class ParquetTable(AbstractDataset[Any, "ir.Table"]):
     """One Parquet file as a lazy Ibis table.
 
     Saves an Ibis expression, an Arrow table, a pandas frame, or a callable ``write(path)`` that writes the file itself.
+    A table that was loaded from another file and is passed on as it was is not written again: both names are of one
+    file on disk then (files here are replaced, never changed).
     """
+
+    _loaded: ClassVar[dict[str, Path]] = {}  # the engine's name of each table -> its file
 
     def __init__(self, *, filepath: str, metadata: dict[str, Any] | None = None) -> None:
         self._filepath = Path(filepath)
         self.metadata = metadata
 
     def load(self) -> ir.Table:
-        return connection().read_parquet(str(self._filepath))
+        table = connection().read_parquet(str(self._filepath))
+        self._loaded[table.get_name()] = self._filepath
+        return table
 
     def save(self, data: Any) -> None:
         import pandas as pd
@@ -43,8 +51,17 @@ class ParquetTable(AbstractDataset[Any, "ir.Table"]):
                 pq.write_table(pa.Table.from_pandas(data, preserve_index=False), temporary, compression="zstd")
             elif isinstance(data, pa.Table):
                 pq.write_table(data, temporary, compression="zstd")
+            elif (source := self._unchanged(data)) is not None:
+                _link(source, temporary)
             else:
                 connection().to_parquet(data, str(temporary), compression="zstd")
+
+    def _unchanged(self, data: ir.Table) -> Path | None:
+        """The file of a table that was loaded and not worked on."""
+        from ibis.expr.operations import DatabaseTable
+
+        operation = data.op()
+        return self._loaded.get(operation.name) if isinstance(operation, DatabaseTable) else None
 
     def preview(self, nrows: int = 20) -> Any:
         """The first rows, for kedro-viz."""
@@ -58,6 +75,13 @@ class ParquetTable(AbstractDataset[Any, "ir.Table"]):
 
     def _describe(self) -> dict[str, Any]:
         return {"filepath": str(self._filepath)}
+
+
+def _link(source: Path, target: Path) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # another disk, or one without links
+        shutil.copyfile(source, target)
 
 
 class Folder(AbstractDataset[Callable[[Path], None], Path]):

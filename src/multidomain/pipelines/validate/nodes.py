@@ -157,7 +157,10 @@ def _check_rows(
     row_key = key(schema, name) or columns[0]
     examples = _examples(mark, counts, row_key)
     bad = [rule for rule in row_rules if rule.level == "row" and counts[rule]]
-    kept, quarantined = _set_apart(name, mark(bad), bad, row_key, columns) if bad else (table.select(*columns), None)
+    if bad:
+        kept, quarantined = _set_apart(name, mark(bad), bad, row_key, columns)
+    else:
+        kept, quarantined = table if list(table.columns) == columns else table.select(*columns), None
     rows, apart = outcome.rows, int(quarantined.count().execute()) if quarantined is not None else 0
     whole = int(table.count().execute())
     assert rows == whole, (name, rows, whole)  # the flags' joins neither repeat nor lose rows
