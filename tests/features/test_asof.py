@@ -18,7 +18,7 @@ from feast.types import Array, Float64, Int64, String
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from multidomain.features import asof
+from multidomain.features import stored
 
 TTL = 3_000_000
 BASE = 1_000_000_000_000_000  # microseconds
@@ -185,7 +185,7 @@ def test_a_thousand_random_rows_equal_merge_asof(store):
 
 
 def test_gathering_crosses_pieces_and_row_groups(store, monkeypatch):
-    monkeypatch.setattr(asof, "PIECE", 7)
+    monkeypatch.setattr(stored, "PIECE", 7)
     store.write([(i % 3, "a", i * 1000, 0, i, [f"w{i}"]) for i in range(40)])
     asked = entities([(i % 4, "a", (i * 7919) % 41_000) for i in range(60)])
     found = store.ask(asked, ["plain:value", "plain:words"]).to_arrow()
@@ -273,8 +273,8 @@ def test_other_parquet_layouts_are_read_too(store, tmp_path):
     store.write([(0, "a", 5, 0, 2, ["y"])])
     (tmp_path / "part-2.parquet").write_bytes(store.path.read_bytes())
     source = FileSource(name="parts", path=str(tmp_path / "part-*.parquet"), timestamp_field="at")
-    rows = asof._source(source, store.feast.config)
-    assert isinstance(rows, asof._ArrowRows)
+    rows = stored.source_rows(source, store.feast.config)
+    assert isinstance(rows, stored._ArrowRows)
     assert rows.gather(np.array([1, -1, 0]), ["raw"])["raw"].to_pylist() == [2, None, 1]
 
 
@@ -297,4 +297,4 @@ def test_mistakes_are_named(store, tmp_path):
     with pytest.raises(EntityTimestampInferenceException):
         store.ask(asked.drop_columns(["event_timestamp"]), ["plain:value"])
     with pytest.raises(FileNotFoundError, match="source 'gone'"):
-        asof._source(FileSource(name="gone", path=str(tmp_path / "gone.parquet")), store.feast.config)
+        stored.source_rows(FileSource(name="gone", path=str(tmp_path / "gone.parquet")), store.feast.config)

@@ -10,29 +10,23 @@ Imported by Feast only: nothing else of the package loads it at start.
 
 from __future__ import annotations
 
-import tempfile
-from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from pathlib import Path
 
 import duckdb
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from feast.data_source import DataSource
 from feast.errors import EntityTimestampInferenceException
 from feast.feature_view import DUMMY_ENTITY_ID, FeatureView
 from feast.infra.offline_stores.duckdb import (
     DuckDBOfflineStore,
     DuckDBOfflineStoreConfig,
-    _read_data_source,
     _write_data_source,
 )
-from feast.infra.offline_stores.file_source import FileSource
 from feast.infra.offline_stores.offline_store import RetrievalJob, RetrievalMetadata
 from feast.infra.registry.base_registry import BaseRegistry
 from feast.on_demand_feature_view import OnDemandFeatureView
@@ -40,8 +34,9 @@ from feast.repo_config import RepoConfig
 from feast.saved_dataset import SavedDatasetStorage
 from pydantic import StrictInt, StrictStr
 
+from .stored import Rows, column_types, connected, epoch, literal, quoted, source_rows
+
 EVENT_TIMESTAMP = "event_timestamp"
-PIECE = 50_000  # entity rows whose features are gathered at a time
 ROW, AT = "__row", "__at"
 
 
@@ -135,9 +130,9 @@ class AsofRetrievalJob(RetrievalJob):
     def _to_arrow_internal(self, timeout: int | None = None) -> pa.Table:
         del timeout  # DuckDB has none
         result = self._entities
-        with tempfile.TemporaryDirectory(prefix="multidomain-asof-") as spill, _connect(self._config, spill) as con:
+        with connected(self._config) as con:
             for join in self._joins:
-                source = _source(join.source, self._config)
+                source = source_rows(join.source, self._config)
                 picked = join.pick(con, source, self._entities, self._at, self._by_created)
                 features = source.gather(picked, [column for column, _ in join.features])
                 for column, name in join.features:
@@ -205,7 +200,7 @@ class _ViewJoin:
         )
 
     def pick(
-        self, con: duckdb.DuckDBPyConnection, source: _Rows, entities: pa.Table, at: pa.ChunkedArray, by_created: bool
+        self, con: duckdb.DuckDBPyConnection, source: Rows, entities: pa.Table, at: pa.ChunkedArray, by_created: bool
     ) -> np.ndarray:
         """For each entity row the number of the feature row that was known then, or -1. Shape (N,), int64."""
         picked = np.full(entities.num_rows, -1, dtype=np.int64)
@@ -223,7 +218,7 @@ class _ViewJoin:
         picked[found[ROW].to_numpy()] = found["picked"].to_numpy()
         return picked
 
-    def _asof(self, con: duckdb.DuckDBPyConnection, source: _Rows) -> str:
+    def _asof(self, con: duckdb.DuckDBPyConnection, source: Rows) -> str:
         keys = [f"k{i}" for i in range(len(self.keys))]
         latest = "max(number)"
         if self.created:  # a row without a creation time counts as created first
@@ -236,7 +231,7 @@ class _ViewJoin:
         fresh = f" WHERE asked.{AT} - known.{AT} <= {self.ttl}" if self.ttl else ""
         return f"SELECT asked.{ROW}, known.number AS picked FROM asked ASOF JOIN ({known}) known ON {on}{fresh}"
 
-    def _all_pairs(self, con: duckdb.DuckDBPyConnection, source: _Rows) -> str:
+    def _all_pairs(self, con: duckdb.DuckDBPyConnection, source: Rows) -> str:
         on = [f"asked.k{i} = known.k{i}" for i in range(len(self.keys))]
         on += [f"asked.{AT} >= known.{AT}", f"asked.{AT} >= known.created"]
         on += [f"asked.{AT} - known.{AT} <= {self.ttl}"] if self.ttl else []
@@ -246,120 +241,19 @@ class _ViewJoin:
             f"ON {' AND '.join(on)} GROUP BY asked.{ROW}"
         )
 
-    def _known(self, con: duckdb.DuckDBPyConnection, source: _Rows) -> str:
+    def _known(self, con: duckdb.DuckDBPyConnection, source: Rows) -> str:
         """Keys, time, creation time and number of the feature rows that may matter."""
-        types = {name: kind for name, kind, *_ in con.execute(f"DESCRIBE SELECT * FROM {source.relation}").fetchall()}
-        asked = {name: kind for name, kind, *_ in con.execute("DESCRIBE asked").fetchall()}
-        selected = [f"{_quoted(column)} AS k{i}" for i, (column, _) in enumerate(self.keys)]
-        selected += [f"{_epoch(self.time, types)} AS {AT}", f"{source.number} AS number"]
-        selected += [f"{_epoch(self.created, types)} AS created"] if self.created else []
-        where = [f"{_quoted(self.time)} IS NOT NULL"]
+        types, asked = column_types(con, source.relation), column_types(con, "asked")
+        selected = [f"{quoted(column)} AS k{i}" for i, (column, _) in enumerate(self.keys)]
+        selected += [f"{epoch(self.time, types)} AS {AT}", f"{source.number} AS number"]
+        selected += [f"{epoch(self.created, types)} AS created"] if self.created else []
+        where = [f"{quoted(self.time)} IS NOT NULL"]
         for i, (column, _) in enumerate(self.keys):
             if types[column] == asked[f"k{i}"] and types[column] in ("VARCHAR", "BIGINT", "INTEGER"):
                 low, high = con.execute(f"SELECT min(k{i}), max(k{i}) FROM asked").fetchall()[0]
                 if low is not None:  # as constants, so that DuckDB skips row groups of other keys
-                    where.append(f"{_quoted(column)} BETWEEN {_literal(low)} AND {_literal(high)}")
+                    where.append(f"{quoted(column)} BETWEEN {literal(low)} AND {literal(high)}")
         return f"SELECT {', '.join(selected)} FROM {source.relation} WHERE {' AND '.join(where)}"
-
-
-class _Rows(ABC):
-    """Feature rows by number, in blocks that can be read alone."""
-
-    relation: str
-    number: str
-    starts: np.ndarray  # the first row number of each block
-
-    def register(self, con: duckdb.DuckDBPyConnection) -> None:
-        """Make ``relation`` known to the connection; one that is a file's path needs nothing."""
-        del con
-
-    @abstractmethod
-    def block(self, index: int, columns: list[str]) -> pa.Table:
-        """One block of rows."""
-
-    @abstractmethod
-    def types(self, columns: list[str]) -> pa.Schema:
-        """The Arrow types of these columns."""
-
-    def gather(self, picked: np.ndarray, columns: list[str]) -> pa.Table:
-        """The chosen rows in the order of ``picked`` (N,); -1 gives nulls. Copied a piece at a time."""
-        blocks: dict[int, pa.Table] = {}
-        pieces = [self.types(columns).empty_table()]
-        for piece in _pieces(picked):
-            order = np.argsort(piece, kind="stable")
-            order = order[np.searchsorted(piece[order], 0) :]
-            owner = np.searchsorted(self.starts, piece[order], side="right") - 1
-            needed, first = np.unique(owner, return_index=True)
-            blocks = {i: blocks[i] if i in blocks else self.block(i, columns) for i in needed.tolist()}
-            cut = [*first.tolist(), len(order)]
-            parts = [
-                blocks[i].take(pa.array(piece[order[start:end]] - self.starts[i]))
-                for i, start, end in zip(needed.tolist(), cut, cut[1:], strict=False)
-            ]
-            place = np.full(len(piece), -1, dtype=np.int64)
-            place[order] = np.arange(len(order))
-            together = pa.concat_tables([pieces[0], *parts]).combine_chunks()
-            pieces.append(together.take(pa.array(place, mask=place < 0)))
-        return pa.concat_tables(pieces)
-
-
-class _ParquetRows(_Rows):
-    """One Parquet file; its blocks are its row groups."""
-
-    number = "file_row_number"
-
-    def __init__(self, path: str) -> None:
-        self._file = pq.ParquetFile(path)
-        self.relation = f"read_parquet('{path.replace(chr(39), chr(39) * 2)}', file_row_number = true)"
-        sizes = [self._file.metadata.row_group(i).num_rows for i in range(self._file.num_row_groups)]
-        self.starts = np.cumsum([0, *sizes])[:-1]
-
-    def block(self, index: int, columns: list[str]) -> pa.Table:
-        return self._file.read_row_group(index, columns=columns).select(columns).combine_chunks()
-
-    def types(self, columns: list[str]) -> pa.Schema:
-        schema = self._file.schema_arrow
-        return pa.schema([schema.field(column) for column in columns])
-
-
-class _ArrowRows(_Rows):
-    """Anything else the stock store reads, held in memory as one block."""
-
-    relation, number = "__features", "__number"
-
-    def __init__(self, table: pa.Table) -> None:
-        self._table = table.append_column(self.number, pa.array(np.arange(table.num_rows)))
-        self.starts = np.zeros(1, dtype=np.int64)
-
-    def register(self, con: duckdb.DuckDBPyConnection) -> None:
-        con.register(self.relation, self._table)
-
-    def block(self, index: int, columns: list[str]) -> pa.Table:
-        del index  # there is one
-        return self._table.select(columns)
-
-    def types(self, columns: list[str]) -> pa.Schema:
-        return self._table.select(columns).schema
-
-
-def _source(source: DataSource, config: RepoConfig) -> _Rows:
-    if isinstance(source, FileSource) and "://" not in source.path:
-        path = Path(FileSource.get_uri_for_file_path(config.repo_path, source.path))
-        if path.is_file() and path.suffix == ".parquet":
-            return _ParquetRows(str(path))
-        if not path.exists() and not any(sign in source.path for sign in "*?["):
-            raise FileNotFoundError(f"{path}, the source '{source.name}' of a feature view, is not there.")
-    return _ArrowRows(_read_data_source(source, str(config.repo_path)).to_pyarrow())
-
-
-def _connect(config: RepoConfig, spill: str) -> duckdb.DuckDBPyConnection:
-    store = config.offline_store
-    con = duckdb.connect(config={"memory_limit": store.memory_limit, "temp_directory": spill})
-    con.execute("SET asof_loop_join_threshold = 0")  # the loop join it prefers for few entity rows is quadratic
-    con.execute("SET enable_progress_bar = false")
-    if store.threads:
-        con.execute(f"SET threads = {store.threads}")
-    return con
 
 
 def _time_column(table: pa.Table) -> str:
@@ -401,21 +295,3 @@ def _microseconds(column: pa.ChunkedArray) -> pa.ChunkedArray:
 
 def _moment(value: pa.Scalar) -> datetime | None:
     return value.cast(pa.timestamp("us", "UTC")).as_py() if value.is_valid else None
-
-
-def _epoch(column: str | None, types: dict[str, str]) -> str:
-    name = _quoted(str(column))
-    return f"epoch_us({name})" if types[str(column)] == "TIMESTAMP WITH TIME ZONE" else f"epoch_us({name}::TIMESTAMP)"
-
-
-def _literal(value: str | int) -> str:
-    return str(value) if isinstance(value, int) else "'" + value.replace("'", "''") + "'"
-
-
-def _quoted(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
-
-
-def _pieces(rows: np.ndarray) -> Iterator[np.ndarray]:
-    for start in range(0, len(rows), PIECE):
-        yield rows[start : start + PIECE]
