@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 from multidomain import schema
 from multidomain.features import repository, views
 from multidomain.features.frame import TrainingFrame
+from multidomain.features.views import MISSING
 from multidomain.io import connection
 from multidomain.schema import Schema, Variant
 
@@ -103,7 +104,7 @@ def _film(value):
     """The item's id without its world."""
     if isinstance(value, list):
         return [_film(film) for film in value]
-    return None if value is None else value % 100
+    return value if value in (None, MISSING["int"]) else value % 100
 
 
 class Bench:
@@ -172,8 +173,8 @@ def expected(variant: Variant, rows: pd.DataFrame, prior: float = PRIOR) -> dict
             items = liked["item"].str.rjust(2, "0").tolist()[-history.length :]
             features["positives_state"] = len(liked)
             known = ITEMS.set_index("film")
-            features["positives_film"] = [int(i) if i in known.index else None for i in items] or None
-            kinds = [known["kind"].get(i) for i in items]
+            features["positives_film"] = [int(i) if i in known.index else MISSING["int"] for i in items] or None
+            kinds = [known["kind"].get(i) or MISSING["string"] for i in items]
             features["positives_kind"] = kinds or None
         for key in variant.counts:
             features |= _counted(variant, key, rows, row, earlier, prior)

@@ -17,6 +17,9 @@ A row holds the state *after* everything that happened up to and including its i
 resolution of all timestamps, so an impression sees neither itself nor any other of the same user and instant. Daily
 snapshots keep the join keys short: an item's events of a day become visible to everybody at the next midnight.
 
+An online store's lists hold no nulls, so those of a view hold ``MISSING`` in their place: no vocabulary knows it, so it
+is encoded as what a null would be, unknown.
+
 Which rows are counted: a user's own history and counts take all of the user's earlier rows, whatever their split. The
 other aggregates take training rows only under a ``user_time`` split, where one user's test rows lie before another
 user's training rows; under ``time`` and ``official`` they take every earlier row, as a service counting along would.
@@ -26,6 +29,7 @@ from __future__ import annotations
 
 import functools
 import json
+import math
 import operator
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -42,6 +46,7 @@ if TYPE_CHECKING:
 TIME = "event_timestamp"  # the column of every view that Feast joins on
 EPOCH = "1970-01-01"
 WEIGHT = 20.0  # a: how many impressions the prior is worth in a rate
+MISSING: Mapping[str, Any] = {"string": "", "int": -(2**63), "float": math.nan}  # stands for a null within a list
 MANIFEST = "views.json"
 ROW_GROUP = 20_480  # rows sorted by key in small row groups: a join of some users reads those of these users only
 
@@ -180,6 +185,10 @@ def _history_table(variant: Variant, rows: ir.Table, items: ir.Table) -> ir.Tabl
 
     positives = rows.filter(rows.user.notnull(), rows.label == 1).select("user", "item", "timestamp", "impression_id")
     positives = positives.join(_candidate(variant, items), "item", how="left")
+    kinds = {name: variant.schema.feature(name).value_type for name in _history_fields(variant)}
+    positives = positives.mutate(
+        **{f"_{name}": positives[f"_{name}"].fill_null(MISSING[kinds[name]]) for name in kinds}
+    )
     order = ["timestamp", "impression_id"]
     columns: dict[str, Any] = {"user": positives.user, TIME: _known_after(positives.timestamp)}
     position = ibis.row_number().over(group_by="user", order_by=order) + 1
@@ -187,7 +196,7 @@ def _history_table(variant: Variant, rows: ir.Table, items: ir.Table) -> ir.Tabl
     for history in variant.histories:
         last = ibis.window(group_by="user", order_by=order, preceding=history.length - 1, following=0)
         for field, _ in history.fields:
-            columns[history.feature(field)] = positives[f"_{field}"].collect(include_null=True).over(last)
+            columns[history.feature(field)] = positives[f"_{field}"].collect().over(last)
         columns[history.feature("state")] = position
     states = positives.select(**columns, _from_the_end=from_the_end)
     return states.filter(states._from_the_end == 0)
@@ -196,9 +205,12 @@ def _history_table(variant: Variant, rows: ir.Table, items: ir.Table) -> ir.Tabl
 def _candidate(variant: Variant, items: ir.Table) -> ir.Table:
     """The item features that histories are made of, one row per item."""
     role = _role(variant.schema, "item")
-    names = dict.fromkeys(field for history in variant.histories for field, _ in history.fields)
-    fields = {f"_{name}": _typed(items, variant.schema.feature(name)) for name in names}
+    fields = {f"_{name}": _typed(items, variant.schema.feature(name)) for name in _history_fields(variant)}
     return items.select(item=items[role].cast("string"), **fields)
+
+
+def _history_fields(variant: Variant) -> list[str]:
+    return list(dict.fromkeys(field for history in variant.histories for field, _ in history.fields))
 
 
 def _counts_table(variant: Variant, key: CountKey, rows: ir.Table, prior: float) -> ir.Table:
@@ -252,11 +264,14 @@ def _next_midnight(day: Any) -> Any:
 
 
 def _typed(table: ir.Table, feature: Feature) -> Any:
-    """A column under its feature's type; ids arrive as text whatever their type is."""
+    """A column under its feature's type, no list with a null in it; ids arrive as text whatever their type is."""
     kind = {"string": "string", "int": "int64", "float": "float64"}[feature.value_type]
     wanted = f"array<{kind}>" if feature.kind == "sequence" else kind
     column = table[feature.column]
-    return column if str(column.type()) == wanted else column.cast(wanted)
+    column = column if str(column.type()) == wanted else column.cast(wanted)
+    if feature.kind != "sequence":
+        return column
+    return column.map(lambda value: value.fill_null(MISSING[feature.value_type]))
 
 
 def _role(schema: Schema, owner: str) -> str:

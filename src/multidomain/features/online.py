@@ -1,0 +1,108 @@
+"""Feast's SQLite online store, in which a late value never takes the place of a newer one.
+
+The stock store keeps what was written last, whatever its time, and keeps times in whole seconds. Here a value is
+replaced by one of the same time or a later one alone, and times are kept in microseconds. Readers are not held up while
+somebody writes.
+
+``online_store: {type: multidomain.features.online.GuardedSqliteOnlineStore}`` in ``feature_store.yaml`` chooses this
+store. Imported by Feast only: nothing else of the package loads it at start.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+from feast.feature_view import FeatureView
+from feast.infra.key_encoding_utils import serialize_entity_key
+from feast.infra.online_stores.helpers import extract_text_and_num
+from feast.infra.online_stores.sqlite import SqliteOnlineStore, SqliteOnlineStoreConfig, _table_id
+from feast.protos.feast.types.EntityKey_pb2 import EntityKey
+from feast.protos.feast.types.Value_pb2 import Value
+from feast.repo_config import RepoConfig
+from pydantic import StrictStr
+
+from .stored import EPOCH, microseconds
+
+WAIT = 30_000  # milliseconds for another writer to end
+READ = 30_000  # keys asked for in one statement; SQLite takes 32,766
+
+
+class GuardedSqliteOnlineStoreConfig(SqliteOnlineStoreConfig):
+    """As of the stock store."""
+
+    type: StrictStr = "multidomain.features.online.GuardedSqliteOnlineStore"  # type: ignore[assignment]
+
+
+class GuardedSqliteOnlineStore(SqliteOnlineStore):
+    """The stock store but for what is written and how times are kept."""
+
+    def online_write_batch(
+        self,
+        config: RepoConfig,
+        table: FeatureView,
+        data: Sequence[tuple[EntityKey, dict[str, Value], datetime, datetime | None]],
+        progress: Callable[[int], Any] | None,
+    ) -> None:
+        """Write each row whose time is not before that of the row there; all of them or, after an error, none."""
+        version = config.entity_key_serialization_version
+
+        def cells() -> Iterator[tuple[Any, ...]]:
+            for entity, values, at, created in data:
+                key = serialize_entity_key(entity, version)
+                times = microseconds(at), created and microseconds(created)
+                for name, value in values.items():
+                    yield key, name, value.SerializeToString(), extract_text_and_num(value, False)[0], *times
+
+        with self._get_conn(config) as connection:
+            connection.executemany(
+                f"INSERT INTO {self._table(config, table)} "
+                "(entity_key, feature_name, value, value_text, event_ts, created_ts) VALUES (?, ?, ?, ?, ?, ?) "
+                "ON CONFLICT(entity_key, feature_name) DO UPDATE SET value = excluded.value, "
+                "value_text = excluded.value_text, event_ts = excluded.event_ts, created_ts = excluded.created_ts "
+                "WHERE excluded.event_ts >= event_ts",
+                cells(),
+            )
+        if progress:
+            progress(len(data))
+
+    def online_read(
+        self,
+        config: RepoConfig,
+        table: FeatureView,
+        entity_keys: list[EntityKey],
+        requested_features: list[str] | None = None,
+    ) -> list[tuple[datetime | None, dict[str, Value] | None]]:
+        """Time and features of each key, (None, None) of one that is not there."""
+        version = config.entity_key_serialization_version
+        keys = [serialize_entity_key(entity, version) for entity in entity_keys]
+        wanted = None if requested_features is None else set(requested_features)
+        found: dict[bytes, tuple[datetime, dict[str, Value]]] = {}
+        connection, name = self._get_conn(config), self._table(config, table)
+        for first in range(0, len(keys), READ):
+            part = keys[first : first + READ]
+            rows = connection.execute(  # a sum has no declared type, so that the number is not taken for seconds
+                f"SELECT entity_key, feature_name, value, event_ts + 0 FROM {name} "
+                f"WHERE entity_key IN ({', '.join('?' * len(part))})",
+                part,
+            )
+            for key, feature, value, time in rows:
+                if wanted is None or feature in wanted:
+                    at = EPOCH + timedelta(microseconds=time)
+                    found.setdefault(key, (at, {}))[1][feature] = Value.FromString(value)
+        return [found.get(key, (None, None)) for key in keys]
+
+    def _get_conn(self, config: RepoConfig) -> sqlite3.Connection:
+        if self._conn is None:
+            connection: sqlite3.Connection = super()._get_conn(config)
+            connection.execute(f"PRAGMA busy_timeout = {WAIT}")
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("PRAGMA synchronous = NORMAL")
+            return connection
+        return self._conn
+
+    def _table(self, config: RepoConfig, table: FeatureView) -> str:
+        name = _table_id(config.project, table, config.registry.enable_online_feature_view_versioning)
+        return '"' + name.replace('"', '""') + '"'
