@@ -130,6 +130,28 @@ def test_rows_of_the_feature_stage_are_scored_from_a_file_as_in_the_run(movielen
     np.testing.assert_allclose(both.score_x, both.score_y, atol=1e-5)
 
 
+def test_the_online_store_is_loaded_up_to_a_time_and_then_on_from_there(movielens):
+    report = movielens.data / "08_reporting" / VARIANT / "materialized.json"
+    for until in ("2000-12-01", "2001-02-01T12:00:00"):
+        said = succeeded(movielens.run("--pipeline=materialize", **{"materialize.until": until}))
+        assert done_nodes(said) == ["load online store"]
+    views = json.loads(report.read_text())["views"]
+    assert views["item_counts"]["from"] == "2000-12-01T00:00:00+00:00"
+    assert views["item_counts"]["to"] == "2001-02-01T12:00:00+00:00"
+    assert "'untill' is not known; did you mean 'until'" in refused(
+        movielens.run("--pipeline=materialize", **{"materialize.untill": "2001-02-01"})
+    )
+    assert "must be a time such as" in refused(
+        movielens.run("--pipeline=materialize", **{"materialize.until": "yesterday"})
+    )
+
+
+def test_a_stage_without_what_it_starts_from_says_what_makes_it(tmp_path):
+    said = refused(Project(tmp_path).run("--pipeline=materialize"))
+    assert "starts from 'feature_repository'" in said
+    assert "kedro run --pipeline=prepare" in said
+
+
 def test_models_are_compared_and_a_paper_table_uses_what_is_trained(movielens):
     lists = {"compare.models": "star|dnn", "compare.seeds": 2021}  # the seed train_star has
     said = succeeded(movielens.run("--pipeline=compare", "--only-missing-outputs", **lists))
@@ -194,8 +216,8 @@ def test_a_wrong_comparison_ends_in_one_message_before_anything_runs(tmp_path, p
 
 def test_every_pipeline_is_listed(tmp_path):
     said = succeeded(Project(tmp_path).kedro("registry", "list"))
-    named = ("__default__", "fetch", "prepare", "drift", "train_star", "train_dnn", "predict", "compare", "reproduce")
-    for name in named:
+    named = ("__default__", "fetch", "prepare", "drift", "train_star", "train_dnn", "materialize", "predict", "compare")
+    for name in (*named, "reproduce"):
         assert f"- {name}\n" in said
 
 

@@ -31,17 +31,22 @@ def catalog(folder: Path, x: int = 1, y: int = 1) -> DataCatalog:
     return made
 
 
-def run(folder: Path, pipeline: Pipeline = PIPELINE, only_missing: bool = True, **parameters: int) -> list[str]:
+def run(
+    folder: Path, pipeline: Pipeline = PIPELINE, only_missing: bool = True, name: str = "__default__", **parameters: int
+) -> list[str]:
     """Run through the hooks as a session would; the names of the datasets that were written."""
     from kedro.framework.hooks.manager import _create_hook_manager
     from kedro.framework.project import pipelines
     from kedro.runner import SequentialRunner
 
     pipelines._pipelines_module = None
-    pipelines._content, pipelines._is_data_loaded = {"__default__": PIPELINE}, True
+    later = PIPELINE.only_nodes_with_inputs("doubled")
+    pipelines._content = {"__default__": PIPELINE, "prepare": PIPELINE, "later": later}
+    pipelines._is_data_loaded = True
     hooks, manager, here = DigestHooks(), _create_hook_manager(), catalog(folder, **parameters)
     manager.register(hooks)
-    hooks.before_pipeline_run(run_params={"only_missing_outputs": only_missing}, pipeline=pipeline, catalog=here)
+    asked = {"only_missing_outputs": only_missing, "pipeline_names": [name]}
+    hooks.before_pipeline_run(run_params=asked, pipeline=pipeline, catalog=here)
     before = {name: (folder / f"{name}.json").exists() for name in ("doubled", "total")}
     SequentialRunner().run(pipeline, here, manager, only_missing_outputs=only_missing)
     return [name for name, there in before.items() if not there]
@@ -69,6 +74,18 @@ def test_starting_from_a_stale_input_is_refused(tmp_path):
     run(tmp_path)
     with pytest.raises(ConfigurationError, match=r"starts from 'doubled'.*made from another schema"):
         run(tmp_path, PIPELINE.from_inputs("doubled"), x=9)
+
+
+def test_a_stage_run_by_itself_knows_what_its_input_should_be(tmp_path):
+    later = PIPELINE.only_nodes_with_inputs("doubled")
+    with pytest.raises(ConfigurationError, match=r"starts from 'doubled'.*is not there.*--pipeline=prepare"):
+        run(tmp_path, later, name="later")
+    run(tmp_path)
+    with pytest.raises(ConfigurationError, match=r"starts from 'doubled'.*made from another schema"):
+        run(tmp_path, later, name="later", x=9)
+    (tmp_path / "total.json").unlink()
+    assert run(tmp_path, later, name="later") == ["total"]
+    assert run(tmp_path) == []
 
 
 def test_the_digest_depends_on_values_and_on_nothing_else(tmp_path):

@@ -102,15 +102,15 @@ class DigestHooks:
 
     @hook_impl(trylast=True)
     def before_pipeline_run(self, run_params: dict[str, Any], pipeline: Pipeline, catalog: DataCatalog) -> None:
-        """Remove stale outputs where only missing ones are made; refuse stale inputs."""
+        """Remove stale outputs where only missing ones are made; refuse inputs that are stale or were never made."""
         from kedro.framework.project import pipelines
 
         names = run_params.get("pipeline_names") or ["__default__"]
-        full = sum((pipelines[name] for name in names), Pipeline([]))
+        full = sum((pipelines[name] for name in (*names, "prepare")), Pipeline([]))
         self._catalog = catalog
         self._expected = expected_digests(full, catalog)
         for name in sorted(pipeline.inputs() & full.all_outputs()):
-            _refuse_stale_input(name, catalog, self._expected)
+            _check_input(name, catalog, self._expected)
         if run_params.get("only_missing_outputs"):
             for name in sorted(pipeline.all_outputs()):
                 _forget_stale_output(name, catalog, self._expected)
@@ -216,8 +216,13 @@ def _forget_stale_output(name: str, catalog: DataCatalog, expected: Mapping[str,
         remove(digest_file(path))
 
 
-def _refuse_stale_input(name: str, catalog: DataCatalog, expected: Mapping[str, str]) -> None:
+def _check_input(name: str, catalog: DataCatalog, expected: Mapping[str, str]) -> None:
     path = _path(catalog, name)
+    if path and not path.exists():
+        raise ConfigurationError(
+            f"This part of the pipeline starts from '{name}' ({path}), which is not there. Run what makes it first, "
+            "with the same choices: kedro run --pipeline=prepare."
+        )
     if path and _is_stale(path, expected[name]):
         raise ConfigurationError(
             f"This part of the pipeline starts from '{name}' ({path}), which was made from another schema, other "

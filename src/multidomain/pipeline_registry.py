@@ -13,6 +13,7 @@ from .pipelines import (
     features,
     fetch,
     ingest,
+    materialize,
     package,
     partition,
     predict,
@@ -26,7 +27,7 @@ def register_pipelines() -> dict[str, Pipeline]:
     """``fetch`` brings the raw files that have an address; ``prepare`` is everything up to the tensors and their drift.
 
     ``train_<architecture>`` is prepare, train, evaluate and package; ``compare`` is prepare and a leaderboard of
-    several models; ``reproduce`` is prepare and one table of a paper.
+    several models; ``reproduce`` is prepare and one table of a paper. ``materialize`` loads the online store.
     """
     stages = {
         "ingest": ingest.create_pipeline(),
@@ -44,6 +45,7 @@ def register_pipelines() -> dict[str, Pipeline]:
         "fetch": fetch.create_pipeline(),
         "prepare": prepare,
         **trained,
+        "materialize": materialize.create_pipeline(),
         "predict": predict.create_pipeline(),
         "compare": prepare + compare.create_pipeline(),
         "reproduce": prepare + reproduce.create_pipeline(),

@@ -1,0 +1,3 @@
+"""Feature views -> online store."""
+
+from .pipeline import create_pipeline as create_pipeline
