@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ...features.views import MISSING
 from ...schema import SPLITS, Feature, Variant
 
 if TYPE_CHECKING:
@@ -93,7 +94,11 @@ def _vocabulary(train: ir.Table, column: str, minimum: int, *, lists: bool) -> p
     import ibis
 
     values = train.select(value=train[column].unnest() if lists else train[column])
-    counted = values.filter(values.value.notnull()).group_by("value").aggregate(n=ibis._.count())
+    values = values.filter(values.value.notnull())
+    if lists:
+        kind = "int" if values.value.type().is_integer() else "float" if values.value.type().is_floating() else "string"
+        values = values.filter(values.value != MISSING[kind])
+    counted = values.group_by("value").aggregate(n=ibis._.count())
     kept = counted.filter(counted.n >= minimum).order_by(counted.n.desc(), counted.value)
     return kept.select("value").to_pyarrow().column("value").combine_chunks()
 
