@@ -10,21 +10,20 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from feature_oracle import DAY, START, Bench, log, small_schema
+from feature_oracle import DAY, START, Bench, log, one_world, small_schema
 
 from multidomain.errors import ConfigurationError
 from multidomain.features import repository, views
 from multidomain.features.materialize import materialize
 
-USERS, ITEMS, DOMAINS = ["ann@", "bob@", "dan@", "nobody"], ["1", "2", "99"], ["home@", "shop@"]
+USERS, ITEMS, DOMAINS = ["ann@", "bob@", "dan@", "nobody"], ["01", "02", "99"], ["home", "shop"]
 AT = dt.datetime.fromtimestamp((START + 2.5 * DAY) / 1e6, dt.UTC)  # on the third of the log's five days
 
 
 @pytest.fixture
 def bench(tmp_path, data_root):
     made = Bench(tmp_path, small_schema(tmp_path).variant())
-    rows = log(5, rows=200)
-    made.build(rows.assign(user=rows["user"] + "@", domain=rows["domain"] + "@"))
+    made.build(one_world(log(5, rows=200)))
     repository.apply(made.variant, made.views)
     return made
 
@@ -55,6 +54,8 @@ def test_every_feature_is_that_of_the_point_in_time_join(bench, at):
     assert features(online(bench)) == features(offline(bench, at))
     assert any(row["user_count"] for row in online(bench))
     assert any(row["positives_film"] for row in online(bench))
+    assert any(row["tags"] == [] for row in online(bench))
+    assert any(row["film"] for row in online(bench))
 
 
 def test_loading_on_from_the_last_success_gives_what_loading_everything_gives(bench):

@@ -11,6 +11,8 @@ from .package import CHAMPION
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
+    from .scorer import Scorer
+
 
 def find(key: str, architecture: str, version: int | str | None = None) -> tuple[str, str]:
     """Name and version of the model of ``key`` (``<dataset>/<variant>``): the champion, or the version asked for.
@@ -52,6 +54,12 @@ def load(name: str, version: str) -> Any:
 
     tracking.connect()
     return mlflow.pyfunc.load_model(f"models:/{name}/{version}")
+
+
+def scorer(key: str, architecture: str, version: int | str | None = None) -> tuple[Scorer, str, str]:
+    """What scores rows with a registered model, and the model's name and version; see :func:`find`."""
+    name, number = find(key, architecture, version)
+    return load(name, number).unwrap_python_model().scorer, name, number
 
 
 def _search(client: MlflowClient, name: str) -> list[Any]:

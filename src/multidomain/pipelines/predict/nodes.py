@@ -44,9 +44,9 @@ def score_file(variant: Variant, file: str | None, architecture: str, version: i
     """
     from ...packaging import registry
 
-    name, number = registry.find(variant.key, architecture, version)
+    registry.find(variant.key, architecture, version)  # what is misspelt is said before the file is looked at
     path = _existing(file)
-    scorer = registry.load(name, number).unwrap_python_model().scorer
+    scorer, name, number = registry.scorer(variant.key, architecture, version)
     check(path, scorer.columns)
     logger.info("scoring %s with %s version %s", path, name, number)
 

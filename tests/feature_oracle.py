@@ -90,6 +90,11 @@ ITEMS = pd.DataFrame(
 )
 
 
+def one_world(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows under the names that the tables of users and items have where there is one log."""
+    return rows.assign(user=rows["user"] + "@", item=rows["item"].str.rjust(2, "0"))
+
+
 def _world(rows: pd.DataFrame, number: int) -> pd.DataFrame:
     suffix = f"@{number + 1}"
     return rows.assign(

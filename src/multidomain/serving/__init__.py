@@ -1,0 +1,5 @@
+"""Answering requests: online features, one model, an order."""
+
+from .ranker import Ranker as Ranker
+from .ranker import Ranking as Ranking
+from .ranker import Request as Request

@@ -1,0 +1,152 @@
+"""A request is answered with what an impression at that time would have been scored with."""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+import torch
+from feature_oracle import DAY, START, Bench, log, one_world, small_schema
+
+from multidomain.encoder import Encoder
+from multidomain.errors import DataError
+from multidomain.features import repository
+from multidomain.features.frame import TrainingFrame
+from multidomain.features.materialize import materialize
+from multidomain.io import connection
+from multidomain.models import build
+from multidomain.packaging.scorer import Scorer
+from multidomain.pipelines.encode.nodes import fit_encoder
+from multidomain.serving import Ranker, Request
+
+AT = dt.datetime.fromtimestamp((START + 2.5 * DAY) / 1e6, dt.UTC)
+CANDIDATES = ["01", "03", "99", "02"]
+CONTEXT = {"device": "phone", "price": [0.1, 0.2, 0.3, 0.4]}
+
+
+@pytest.fixture(scope="module")
+def ranker(tmp_path_factory):
+    """An untrained model over the small log, registered with Feast and loaded up to noon of its third day."""
+    folder = tmp_path_factory.mktemp("ranker")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MULTIDOMAIN_DATA", str(folder / "data"))
+        bench = Bench(folder, small_schema(folder).variant())
+        rows = one_world(log(7, rows=400))
+        bench.build(rows)
+        repository.apply(bench.variant, bench.views)
+        yield made(bench, rows, folder)
+
+
+def made(bench: Bench, rows: pd.DataFrame, folder: Any) -> Ranker:
+    partitioned, impressions, _, _ = bench.tables(rows)
+    TrainingFrame(bench.variant, partitioned, impressions)(folder / "frame.parquet")
+    domains = connection().create_table(
+        "ranker_domains", pd.DataFrame({"domain_id": [0, 1], "domain": ["home", "shop"]}), overwrite=True
+    )
+    (folder / "encoder").mkdir()
+    frame = connection().read_parquet(str(folder / "frame.parquet"))
+    fit_encoder(bench.variant, frame, domains)(folder / "encoder")
+    encoder = Encoder.load(folder / "encoder")
+    torch.manual_seed(0)
+    model = build("dnn", encoder.inputs, embedding_dim=4, hidden=[8]).eval()
+    materialize(bench.variant, until=AT)
+    store, _ = repository.service(bench.variant)
+    return Ranker(variant=bench.variant, store=store, scorer=Scorer(encoder=encoder, model=model))
+
+
+def request(**changed: Any) -> Request:
+    return Request(**{"user": "ann@", "domain": "shop", "items": CANDIDATES, "context": CONTEXT, **changed})
+
+
+def joined(ranker: Ranker, asked: Request) -> pa.Table:
+    """The rows of a training frame for the request, joined by time from the view tables."""
+    store, service = repository.service(ranker.variant)
+    rows = [{"user": asked.user, "item": i, "domain": asked.domain, "event_timestamp": AT} for i in asked.items]
+    found = store.get_historical_features(features=service, entity_df=pa.Table.from_pylist(rows)).to_arrow()
+    context = {name: v if isinstance(v, list) else [v] * len(rows) for name, v in asked.context.items()}
+    for name, values in context.items():
+        found = found.append_column(name, pa.array(values))
+    types = ranker.scorer.columns
+    return found.select(list(types)).cast(pa.schema(list(types.items())))
+
+
+@pytest.mark.parametrize(("user", "domain"), [("ann@", "shop"), ("bob@", "home"), ("dan@", "shop"), ("nobody", "home")])
+def test_features_and_scores_are_those_of_the_training_frame_at_that_time(ranker, user, domain):
+    asked = request(user=user, domain=domain)
+    expected = joined(ranker, asked)
+    answer = ranker.rank(asked)
+    assert answer.features.to_pylist() == expected.to_pylist()
+    scores = dict(zip(CANDIDATES, ranker.scorer.score(expected), strict=True))
+    assert list(answer.scores) == sorted(scores.values(), reverse=True)
+    assert dict(zip(answer.items, answer.scores, strict=True)) == scores
+
+
+def test_each_kind_of_key_is_read_once_however_many_candidates_there_are(ranker, monkeypatch):
+    calls: list[list[dict[str, str]]] = []
+    read = ranker._store.get_online_features
+
+    def counting(features: list[str], entity_rows: list[dict[str, str]]) -> Any:
+        calls.append(entity_rows)
+        return read(features=features, entity_rows=entity_rows)
+
+    monkeypatch.setattr(ranker._store, "get_online_features", counting)
+    ranker.rank(request(items=CANDIDATES * 25, context={"device": "phone"}))
+    assert {tuple(rows[0]): len(rows) for rows in calls} == {
+        ("user",): 1, ("item",): 4, ("domain",): 1, ("user", "domain"): 1, ("item", "domain"): 4,
+    }  # fmt: skip
+    assert len(calls) == 5
+
+
+def test_a_candidate_scores_the_same_whatever_is_asked_for_beside_it(ranker):
+    together = ranker.rank(request(context={"device": "phone", "price": 0.5}))
+    for item, score in zip(together.items, together.scores, strict=True):
+        alone = ranker.rank(request(items=[item], context={"device": "phone", "price": 0.5}))
+        np.testing.assert_allclose(alone.scores[0], score, rtol=0, atol=1e-7)
+
+
+def test_what_nothing_is_known_of_is_unknown_to_the_model_said_and_counted(ranker):
+    before = ranker.counted.copy()
+    answer = ranker.rank(request(user="nobody", items=["none such", "01"], context={"price": 1.0}))
+    assert answer.missing["user_profile"] == answer.missing["user_history"] == answer.missing["user_counts"] == 1
+    assert answer.missing["item_profile"] == answer.missing["item_counts"] == 1
+    assert answer.missing["context"] == 1
+    assert "domain_counts" not in answer.missing
+    batch = ranker.scorer.encoder.batch(answer.features)
+    person = [f.name for f in ranker.scorer.encoder.fields if f.kind in ("categorical", "bucket")].index("person")
+    assert batch.categorical[:, person].tolist() == [1, 1]
+    counted = ranker.counted - before
+    assert counted["requests"] == 1
+    assert counted["candidates"] == 2
+    assert counted["user_profile"] == 1
+
+
+def test_a_domain_that_training_did_not_know_is_in_the_remainder(ranker):
+    answer = ranker.rank(request(domain="a new page"))
+    assert answer.features["domain"].to_pylist() == ["remainder"] * 4
+    assert ranker.scorer.encoder.batch(answer.features).domain.tolist() == [2] * 4  # of home and shop: unknown
+
+
+def test_each_candidate_may_have_a_domain_of_its_own(ranker):
+    domains = ["home", "shop", "home", "shop"]
+    mixed = ranker.rank(request(domain=domains))
+    assert mixed.features["domain"].to_pylist() == domains
+    for i in (0, 1):
+        alone = ranker.rank(request(domain=domains[i]))
+        assert alone.features.to_pylist()[i] == mixed.features.to_pylist()[i]
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"items": []}, "no candidates"),
+        ({"domain": ["home"]}, "1 domains for 4 candidates"),
+        ({"context": {"price": [1.0, 2.0]}}, "context 'price' has 2 values for 4 candidates"),
+    ],
+)
+def test_a_request_that_does_not_add_up_is_refused(ranker, changed, words):
+    with pytest.raises(DataError, match=words):
+        ranker.rank(request(**changed))
