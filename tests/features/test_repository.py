@@ -50,7 +50,7 @@ def test_everything_is_named_described_owned_and_tagged(bench):
     counts = by_name(bench.variant, bench.views, FeatureView)["item_counts"]
     assert counts.tags["rows"] == "train"
     assert counts.tags["event_time"] == "next midnight UTC"
-    assert counts.tags["prior"] == "0.300000"
+    assert counts.tags["prior"] == "0.3"
     assert Path(counts.batch_source.path).is_absolute()
 
 
@@ -82,7 +82,8 @@ def test_what_leaves_the_schema_leaves_the_registry(bench, tmp_path):
     assert sorted(found) == ["item_profile", "user_counts", "user_history", "user_profile"]
     assert found["user_profile"] == ["person"]
     assert {p.name for p in service.feature_view_projections} == set(found)
-    assert {s.name for s in store.list_data_sources()} == {f"{name}_source" for name in found}
+    pushed = {"user_history_push", "user_counts_push"}
+    assert {s.name for s in store.list_data_sources()} == {f"{name}_source" for name in found} | pushed
     assert {entity.name for entity in store.list_entities()} == {"user", "item"}
 
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from feast import Entity, FeatureStore, FeatureView
 
 OWNER = "multidomain"
+PUSHED = ("history", "instant")  # kinds of views that an impression changes at once
 LAYER = "04_feature"
 
 
@@ -101,6 +102,11 @@ def service_name(variant: Variant) -> str:
     return variant.feature_set.name
 
 
+def push_source(view: View) -> str:
+    """The name of the push source of a view that an impression changes at once."""
+    return f"{view.name}_push"
+
+
 def _entities(variant: Variant, planned: tuple[View, ...]) -> dict[str, Entity]:
     from feast import Entity, ValueType
 
@@ -125,13 +131,13 @@ def _entities(variant: Variant, planned: tuple[View, ...]) -> dict[str, Entity]:
 
 
 def _view(variant: Variant, view: View, entities: dict[str, Entity], folder: Path) -> FeatureView:
-    from feast import FeatureView, Field, FileSource
+    from feast import FeatureView, Field, FileSource, PushSource
     from feast.data_format import ParquetFormat
 
     tags = {**_tags(variant), "kind": view.kind, "event_time": _EVENT_TIME[view.kind]}
     if view.name.endswith("_counts"):
         prior = read_manifest(folder).get("prior")
-        tags |= {"prior": "" if prior is None else f"{prior:.6f}", "prior_weight": f"{WEIGHT:g}"}
+        tags |= {"prior": "" if prior is None else repr(float(prior)), "prior_weight": f"{WEIGHT:g}"}
         key = view.name.removesuffix("_counts")
         tags["rows"] = "train" if training_only(variant, key) else "all"  # type: ignore[arg-type]
     for column in view.columns:
@@ -140,7 +146,7 @@ def _view(variant: Variant, view: View, entities: dict[str, Entity], folder: Pat
                 f"feature '{column.name}' of data set '{variant.schema.name}' has a name the feature join needs; "
                 f"call it something else and name its column: my_{column.name}: {{column: {column.name}}}."
             )
-    source = FileSource(
+    source: Any = FileSource(
         name=f"{view.name}_source",
         path=str((folder / view.file).resolve()),
         file_format=ParquetFormat(),
@@ -149,6 +155,9 @@ def _view(variant: Variant, view: View, entities: dict[str, Entity], folder: Pat
         tags=tags,
         owner=OWNER,
     )
+    if view.kind in PUSHED:
+        text = f"What changes {view.name} as it happens: see multidomain.serving.events."
+        source = PushSource(name=push_source(view), batch_source=source, description=text, tags=tags, owner=OWNER)
     return FeatureView(
         name=view.name,
         entities=[entities[key] for key in view.keys],
@@ -274,12 +283,16 @@ def _contents(wanted: list[Any]) -> Any:
         entities=[*of(Entity), DUMMY_ENTITY],
         feature_views=of(FeatureView),
         feature_services=of(FeatureService),
-        data_sources=[view.batch_source for view in of(FeatureView)],
+        data_sources=[source for view in of(FeatureView) for source in _sources(view)],
         on_demand_feature_views=[],
         stream_feature_views=[],
         label_views=[],
         permissions=[],
     )
+
+
+def _sources(view: FeatureView) -> list[Any]:
+    return [source for source in (view.batch_source, view.stream_source) if source is not None]
 
 
 def _settings(variant: Variant) -> dict[str, Any]:
