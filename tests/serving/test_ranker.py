@@ -6,21 +6,14 @@ import datetime as dt
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pytest
-import torch
-from feature_oracle import DAY, START, Bench, log, one_world, small_schema
+from feature_oracle import DAY, START
+from small_ranker import SmallLog
 
-from multidomain.encoder import Encoder
 from multidomain.errors import DataError
 from multidomain.features import repository
-from multidomain.features.frame import TrainingFrame
 from multidomain.features.materialize import materialize
-from multidomain.io import connection
-from multidomain.models import build
-from multidomain.packaging.scorer import Scorer
-from multidomain.pipelines.encode.nodes import fit_encoder
 from multidomain.serving import Ranker, Request
 
 AT = dt.datetime.fromtimestamp((START + 2.5 * DAY) / 1e6, dt.UTC)
@@ -34,28 +27,10 @@ def ranker(tmp_path_factory):
     folder = tmp_path_factory.mktemp("ranker")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MULTIDOMAIN_DATA", str(folder / "data"))
-        bench = Bench(folder, small_schema(folder).variant())
-        rows = one_world(log(7, rows=400))
-        bench.build(rows)
-        repository.apply(bench.variant, bench.views)
-        yield made(bench, rows, folder)
-
-
-def made(bench: Bench, rows: pd.DataFrame, folder: Any) -> Ranker:
-    partitioned, impressions, _, _ = bench.tables(rows)
-    TrainingFrame(bench.variant, partitioned, impressions)(folder / "frame.parquet")
-    domains = connection().create_table(
-        "ranker_domains", pd.DataFrame({"domain_id": [0, 1], "domain": ["home", "shop"]}), overwrite=True
-    )
-    (folder / "encoder").mkdir()
-    frame = connection().read_parquet(str(folder / "frame.parquet"))
-    fit_encoder(bench.variant, frame, domains)(folder / "encoder")
-    encoder = Encoder.load(folder / "encoder")
-    torch.manual_seed(0)
-    model = build("dnn", encoder.inputs, embedding_dim=4, hidden=[8]).eval()
-    materialize(bench.variant, until=AT)
-    store, _ = repository.service(bench.variant)
-    return Ranker(variant=bench.variant, store=store, scorer=Scorer(encoder=encoder, model=model))
+        small = SmallLog(folder)
+        materialize(small.variant, until=AT)
+        store, _ = repository.service(small.variant)
+        yield Ranker(variant=small.variant, store=store, scorer=small.scorer)
 
 
 def request(**changed: Any) -> Request:

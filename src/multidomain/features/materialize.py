@@ -6,18 +6,23 @@ import contextlib
 import io
 import logging
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigurationError
 from ..schema import Variant
 from . import repository
 from .views import View, views
 
+if TYPE_CHECKING:
+    from feast import FeatureStore
+
 log = logging.getLogger(__name__)
 BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-def materialize(variant: Variant, *, until: datetime | None = None, full: bool = False) -> dict[str, Any]:
+def materialize(
+    variant: Variant, *, until: datetime | None = None, full: bool = False, store: FeatureStore | None = None
+) -> dict[str, Any]:
     """Load the latest row of every key up to a time into the online store; what is there already and newer stays.
 
     Each view goes on where its last success ended, which Feast's registry remembers; a profile, whose rows have no time
@@ -27,6 +32,7 @@ def materialize(variant: Variant, *, until: datetime | None = None, full: bool =
         variant: registered before.
         until: the time; now, where none is given. One without a zone is UTC.
         full: load everything up to then, whatever was loaded before.
+        store: another one than the variant's own.
 
     Returns:
         ``until``, and per view ``from``, ``to`` and whether anything was to be done (``loaded``).
@@ -38,7 +44,7 @@ def materialize(variant: Variant, *, until: datetime | None = None, full: bool =
     end = datetime.now(UTC) if until is None else until if until.tzinfo else until.replace(tzinfo=UTC)
     if end < BEGINNING:
         raise ConfigurationError(f"materialize.until: {end} is before 1970, when the first features are known.")
-    store, _ = repository.service(variant)
+    store = store or repository.service(variant)[0]
     done: dict[str, Any] = {}
     for view in views(variant):
         start = BEGINNING if full or view.kind == "profile" else _last_success(store, view)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import shutil
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -212,6 +213,28 @@ def store(variant: Variant) -> FeatureStore:
     with _locked(Path(settings["registry"]["path"])):
         opened = FeatureStore(config=RepoConfig(**settings, repo_path=repo))
         opened.registry  # noqa: B018  reads the file while nobody writes it
+    return opened
+
+
+def scratch(variant: Variant, folder: Path) -> FeatureStore:
+    """A store with the variant's definitions and an empty online store, both below ``folder``: nothing else is changed.
+
+    Raises:
+        DataError: the variant was never registered.
+    """
+    from feast import FeatureStore, RepoConfig
+
+    service(variant)
+    settings = _settings(variant)
+    with _locked(Path(settings["registry"]["path"])):
+        shutil.copyfile(settings["registry"]["path"], folder / "registry.db")
+    settings["registry"]["path"] = str(folder / "registry.db")
+    settings["online_store"]["path"] = str(folder / "online_store.db")
+    opened = FeatureStore(config=RepoConfig(**settings, repo_path=schemas.project_root() / "feature_repo"))
+    found: list[Any] = [opened.get_feature_view(view.name) for view in views(variant)]
+    for view in found:
+        view.materialization_intervals = []
+    opened.apply(found)  # makes the tables
     return opened
 
 
