@@ -146,6 +146,19 @@ def test_the_online_store_is_loaded_up_to_a_time_and_then_on_from_there(movielen
     )
 
 
+def test_requests_are_given_what_training_rows_were_given(movielens):
+    options = {"architecture": "star", "check_parity.moments": 2, "check_parity.rows": 50}
+    said = succeeded(movielens.run("--pipeline=check_parity", **options))
+    report = json.loads((movielens.data / "08_reporting" / VARIANT / "parity.json").read_text())
+    assert report["rows"] == 100
+    assert {line["equal"] for line in report["features"]} == {100}
+    assert report["score_difference"] <= 1e-6
+    assert "Offline against online, 100 impressions at 2 moments" in " ".join(said.split())
+    assert "must be a whole number" in refused(
+        movielens.run("--pipeline=check_parity", **options | {"check_parity.rows": "many"})
+    )
+
+
 def test_a_stage_without_what_it_starts_from_says_what_makes_it(tmp_path):
     said = refused(Project(tmp_path).run("--pipeline=materialize"))
     assert "starts from 'feature_repository'" in said
@@ -217,7 +230,7 @@ def test_a_wrong_comparison_ends_in_one_message_before_anything_runs(tmp_path, p
 def test_every_pipeline_is_listed(tmp_path):
     said = succeeded(Project(tmp_path).kedro("registry", "list"))
     named = ("__default__", "fetch", "prepare", "drift", "train_star", "train_dnn", "materialize", "predict", "compare")
-    for name in (*named, "reproduce"):
+    for name in (*named, "reproduce", "check_parity"):
         assert f"- {name}\n" in said
 
 

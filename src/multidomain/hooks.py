@@ -281,6 +281,8 @@ def _show_results(pipeline: Pipeline, catalog: DataCatalog) -> None:
         _show_leaderboard(catalog)
     if "reproduction" in outputs:
         _show_table(catalog)
+    if "parity" in outputs:
+        _show_parity(catalog)
     made = [name.removesuffix(".metrics") for name in sorted(pipeline.all_outputs()) if name.endswith(".metrics")]
     if not made:
         return
@@ -324,6 +326,21 @@ def _show_table(catalog: DataCatalog) -> None:
     lines = (folder / "table.md").read_text(encoding="utf-8").splitlines()
     console.print(Markdown("\n".join(line for line in lines if not line.startswith("!["))))
     console.print(f"  {'table':<12} {_relative(folder)}", soft_wrap=True, highlight=False)
+
+
+def _show_parity(catalog: DataCatalog) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    found = catalog.load("parity")
+    title = f"Offline against online, {found['rows']:,} impressions at {len(found['moments'])} moments"
+    table = Table("feature", "equal", "differing", "missing", title=title)
+    for line in found["features"]:
+        table.add_row(line["feature"], *(f"{line[name]:,}" for name in ("equal", "differing", "missing")))
+    console = Console()
+    console.print(table)
+    console.print(f"scores of {found['model']} differ by at most {found['score_difference']:.2g}", highlight=False)
+    console.print(f"  {'parity':<12} {_relative(_path(catalog, 'parity'))}", soft_wrap=True, highlight=False)
 
 
 def _written(pipeline: Pipeline, catalog: DataCatalog, architecture: str) -> Iterator[tuple[str, Path]]:

@@ -6,6 +6,7 @@ from kedro.pipeline import Pipeline
 
 from .models import architectures
 from .pipelines import (
+    check_parity,
     compare,
     drift,
     encode,
@@ -27,7 +28,8 @@ def register_pipelines() -> dict[str, Pipeline]:
     """``fetch`` brings the raw files that have an address; ``prepare`` is everything up to the tensors and their drift.
 
     ``train_<architecture>`` is prepare, train, evaluate and package; ``compare`` is prepare and a leaderboard of
-    several models; ``reproduce`` is prepare and one table of a paper. ``materialize`` loads the online store.
+    several models; ``reproduce`` is prepare and one table of a paper. ``materialize`` loads the online store,
+    ``check_parity`` compares it with the training frame.
     """
     stages = {
         "ingest": ingest.create_pipeline(),
@@ -46,6 +48,7 @@ def register_pipelines() -> dict[str, Pipeline]:
         "prepare": prepare,
         **trained,
         "materialize": materialize.create_pipeline(),
+        "check_parity": check_parity.create_pipeline(),
         "predict": predict.create_pipeline(),
         "compare": prepare + compare.create_pipeline(),
         "reproduce": prepare + reproduce.create_pipeline(),

@@ -6,6 +6,7 @@ import pyarrow as pa
 import pytest
 from small_ranker import SmallLog
 
+from multidomain.features.materialize import materialize
 from multidomain.io import connection
 from multidomain.serving import parity
 
@@ -25,6 +26,7 @@ def measured(small: SmallLog) -> parity.Parity:
 
 
 def test_every_feature_and_score_is_the_same_at_every_moment(small):
+    materialize(small.variant)  # what the variant's own store has does not matter
     found = measured(small)
     assert len(found.moments) == 4
     table = found.features.set_index("feature")

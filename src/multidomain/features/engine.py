@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from datetime import datetime
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -27,6 +27,7 @@ from feast.protos.feast.types.Value_pb2 import DoubleList, Int64List, StringList
 from feast.repo_config import FeastConfigBaseModel, RepoConfig
 from pydantic import StrictStr
 
+from ..progress import progress
 from .stored import Rows, column_types, connected, epoch, microseconds, quoted, source_rows
 
 PIECE = 10_000  # rows written at a time
@@ -55,7 +56,7 @@ class ArrowEngine(LocalComputeEngine):
         view, config = task.feature_view, self.repo_config
         source = source_rows(_source(view), config)
         numbers = latest(view, config, source, task.start_time, task.end_time)
-        with cast("Any", task.tqdm_builder)(len(numbers)) as bar:
+        with progress(total=len(numbers), what=f"load {view.name}") as bar:
             for first in range(0, len(numbers), PIECE):
                 rows = written(view, _read(view, source, numbers[first : first + PIECE]))
                 self.online_store.online_write_batch(config, view, rows, bar.update)

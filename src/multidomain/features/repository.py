@@ -219,6 +219,8 @@ def store(variant: Variant) -> FeatureStore:
 def scratch(variant: Variant, folder: Path) -> FeatureStore:
     """A store with the variant's definitions and an empty online store, both below ``folder``: nothing else is changed.
 
+    The definitions remember how far they were loaded into the variant's own online store.
+
     Raises:
         DataError: the variant was never registered.
     """
@@ -231,10 +233,8 @@ def scratch(variant: Variant, folder: Path) -> FeatureStore:
     settings["registry"]["path"] = str(folder / "registry.db")
     settings["online_store"]["path"] = str(folder / "online_store.db")
     opened = FeatureStore(config=RepoConfig(**settings, repo_path=schemas.project_root() / "feature_repo"))
-    found: list[Any] = [opened.get_feature_view(view.name) for view in views(variant)]
-    for view in found:
-        view.materialization_intervals = []
-    opened.apply(found)  # makes the tables
+    planned: list[Any] = [opened.get_feature_view(view.name) for view in views(variant)]
+    opened.apply(planned)  # makes the tables
     return opened
 
 

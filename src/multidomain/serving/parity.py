@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
     from ..packaging.scorer import Scorer
 
+SHOWN = 60  # characters of a value in an example
+
 
 @dataclass(frozen=True, kw_only=True)
 class Parity:
@@ -101,7 +103,7 @@ def _line(name: str, offline: list[Any], online: list[Any], ids: Sequence[Any]) 
     wrong, example = sorted([*missing, *differing]), ""
     if wrong:
         one, other = pairs[wrong[0]]
-        example = f"impression {ids[wrong[0]]}: offline {one!r}, online {other!r}"
+        example = f"impression {ids[wrong[0]]}: offline {_short(one)}, online {_short(other)}"
     return {
         "feature": name,
         "rows": len(pairs),
@@ -110,6 +112,11 @@ def _line(name: str, offline: list[Any], online: list[Any], ids: Sequence[Any]) 
         "missing": len(missing),
         "example": example,
     }
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}…"
 
 
 def _same(one: Any, other: Any) -> bool:
@@ -142,7 +149,7 @@ def _both(variant: Variant, scorer: Scorer, asked: pa.Table, at: datetime) -> tu
     """What the model would be given of these impressions at a moment, offline and online."""
     with tempfile.TemporaryDirectory(prefix="multidomain-parity-") as folder:
         store = repository.scratch(variant, Path(folder))
-        materialize(variant, until=at, store=store)
+        materialize(variant, until=at, full=True, store=store)
         ranker = Ranker(variant=variant, store=store, scorer=scorer)
         context = {name: asked[name].to_pylist() for name in ranker.context}
         return _offline(variant, store, ranker, asked, at), _online(ranker, asked, context)
