@@ -8,7 +8,9 @@ READY := $(VENV)/.ready
 export OMP_WAIT_POLICY ?= PASSIVE
 export GOMP_SPINCOUNT ?= 4000
 
-.PHONY: run test lint format viz clean install
+REDIS := .redis
+
+.PHONY: run test test-redis redis lint format viz clean install
 .DEFAULT_GOAL := run
 
 run: $(READY)
@@ -16,6 +18,18 @@ run: $(READY)
 
 test: $(READY)
 	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+
+# A Redis for the tests, of Debian's packages: unpacked here, not installed; the tests start it on a free port.
+redis: $(REDIS)/.ready
+
+$(REDIS)/.ready:
+	rm -rf $(REDIS) && mkdir $(REDIS)
+	cd $(REDIS) && apt-get download -qq redis-server redis-tools libjemalloc2 liblzf1 liblua5.1-0 2> apt.log || { cat apt.log; exit 1; }
+	cd $(REDIS) && for package in *.deb; do dpkg-deb -x $$package . && rm $$package; done
+	touch $@
+
+test-redis: $(READY) redis
+	$(BIN)/python -m pytest tests/serving/test_redis.py $(ARGS)
 
 lint: $(READY)
 	$(BIN)/ruff check .
@@ -33,7 +47,7 @@ viz: $(READY)
 install: $(READY)
 
 clean:
-	rm -rf $(VENV) build .viz .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(REDIS) build .viz .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(READY): pyproject.toml constraints.txt

@@ -53,7 +53,9 @@ class ProjectHooks:
         _check_comparison(pipeline, catalog)
         variant = catalog.load("variant")
         views = _path(catalog, "feature_views")
+        stores = os.environ.get("MULTIDOMAIN_FEATURE_STORE") or catalog.load("params:feature_store")
         settings = {
+            "MULTIDOMAIN_FEATURE_STORE": stores,
             "MULTIDOMAIN_DATA": str(views.parents[3]) if views else "",
             "MULTIDOMAIN_DATASET": variant.schema.name,
             "MULTIDOMAIN_VARIANT": variant.name,

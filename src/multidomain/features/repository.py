@@ -9,7 +9,8 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import shutil
+import re
+import uuid
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 OWNER = "multidomain"
 PUSHED = ("history", "instant")  # kinds of views that an impression changes at once
 LAYER = "04_feature"
+DUMMY = "__dummy_id"  # the key of Feast's own entity of views without one
 
 
 # --- where things are --------------------------------------------------------------------------------------------
@@ -216,26 +218,31 @@ def store(variant: Variant) -> FeatureStore:
     return opened
 
 
-def scratch(variant: Variant, folder: Path) -> FeatureStore:
-    """A store with the variant's definitions and an empty online store, both below ``folder``: nothing else is changed.
-
-    The definitions remember how far they were loaded into the variant's own online store.
+@contextlib.contextmanager
+def scratch(variant: Variant, folder: Path) -> Iterator[FeatureStore]:
+    """A store with what is registered of the variant and nothing online; its project goes at the end.
 
     Raises:
         DataError: the variant was never registered.
     """
     from feast import FeatureStore, RepoConfig
 
-    service(variant)
-    settings = _settings(variant)
-    with _locked(Path(settings["registry"]["path"])):
-        shutil.copyfile(settings["registry"]["path"], folder / "registry.db")
+    registered, asked = service(variant)
+    settings = _settings(variant) | {"project": f"{variant.project}__{uuid.uuid4().hex}"}
     settings["registry"]["path"] = str(folder / "registry.db")
-    settings["online_store"]["path"] = str(folder / "online_store.db")
+    if "path" in settings["online_store"]:
+        settings["online_store"]["path"] = str(folder / "online_store.db")
     opened = FeatureStore(config=RepoConfig(**settings, repo_path=schemas.project_root() / "feature_repo"))
-    planned: list[Any] = [opened.get_feature_view(view.name) for view in views(variant)]
-    opened.apply(planned)  # makes the tables
-    return opened
+    planned = registered.list_feature_views()
+    for view in planned:
+        view.materialization_intervals = []
+    entities = [entity for entity in registered.list_entities() if entity.join_key != DUMMY]
+    everything: list[Any] = [*entities, *planned, asked]
+    opened.apply(everything)
+    try:
+        yield opened
+    finally:
+        opened.teardown()  # type: ignore[no-untyped-call]
 
 
 def service(variant: Variant) -> tuple[FeatureStore, Any]:
@@ -273,13 +280,13 @@ def apply(variant: Variant, folder: Path) -> dict[str, Any]:
         gone: list[Any] = [d.current_feast_object for d in diffs if d.transition_type == TransitionType.DELETE]
         if any(d.transition_type != TransitionType.UNCHANGED for d in diffs):
             opened.apply(wanted, objects_to_delete=gone, partial=False)
-    _write_configuration(variant, settings)
+    _write_configuration(variant, _settings(variant, expanded=False))
     manifest = read_manifest(folder)
     return {
         "project": variant.project,
         "service": service_name(variant) if views(variant) else None,
         "registry": settings["registry"]["path"],
-        "online_store": settings["online_store"]["path"],
+        "online_store": _online_place(settings),
         "configuration": str(configuration(variant)),
         "prior": manifest.get("prior"),
         "views": {
@@ -318,20 +325,45 @@ def _sources(view: FeatureView) -> list[Any]:
     return [source for source in (view.batch_source, view.stream_source) if source is not None]
 
 
-def _settings(variant: Variant) -> dict[str, Any]:
-    """The repository's ``feature_store.yaml`` for this variant: its project, and files below the data root."""
-    path = schemas.project_root() / "feature_repo" / "feature_store.yaml"
+def feature_store_file() -> Path:
+    """Which stores Feast uses: the project's ``feature_repo/feature_store.yaml``, or ``$MULTIDOMAIN_FEATURE_STORE``."""
+    return schemas.project_root() / (os.environ.get("MULTIDOMAIN_FEATURE_STORE") or "feature_repo/feature_store.yaml")
+
+
+def _settings(variant: Variant, *, expanded: bool = True) -> dict[str, Any]:
+    """:func:`feature_store_file` for a variant: its project, files below the data root, the environment's variables."""
+    path = feature_store_file()
     try:
-        settings: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
     except FileNotFoundError as error:
         raise ConfigurationError(f"{path} is missing: it says which offline and online store Feast uses.") from error
+    settings: dict[str, Any] = yaml.safe_load(_expanded(text, path) if expanded else text)
     for name in ("registry", "online_store"):
         if name not in settings:
             raise ConfigurationError(f"{path}: the key '{name}' is missing.")
-        if "path" not in settings[name]:
-            raise ConfigurationError(f"{path}: {name}: {unknown_key('path', settings[name])}")
-        settings[name]["path"] = str(data_root() / LAYER / Path(settings[name]["path"]).name)
+    if "path" not in settings["registry"]:
+        raise ConfigurationError(f"{path}: registry: {unknown_key('path', settings['registry'])}")
+    if not {"path", "connection_string"} & set(settings["online_store"]):
+        raise ConfigurationError(f"{path}: online_store: {unknown_key('path', settings['online_store'])}")
+    for name in ("registry", "online_store"):
+        if "path" in settings[name]:
+            settings[name]["path"] = str(data_root() / LAYER / Path(settings[name]["path"]).name)
     return {**settings, "project": variant.project}
+
+
+def _expanded(text: str, path: Path) -> str:
+    """With ``$NAME`` and ``${NAME}`` of the environment in their places, comments left as they are."""
+    lines = [line.split(" #")[0] if not line.lstrip().startswith("#") else "" for line in text.splitlines()]
+    found = os.path.expandvars("\n".join(lines))
+    if unset := re.search(r"\$\{?\w+", found):
+        raise ConfigurationError(f"{path} needs the environment variable {unset[0].strip('${')}, which is not set.")
+    return found
+
+
+def _online_place(settings: dict[str, Any]) -> str:
+    """Where the online store is, without its password."""
+    online = settings["online_store"]
+    return str(online["path"] if "path" in online else online["connection_string"].split(",")[0])
 
 
 def _write_configuration(variant: Variant, settings: dict[str, Any]) -> None:

@@ -147,9 +147,11 @@ def _drawn(frame: ir.Table, scorer: Scorer, at: datetime, rows: int, seed: int) 
 
 def _both(variant: Variant, scorer: Scorer, asked: pa.Table, at: datetime) -> tuple[pa.Table, pa.Table]:
     """What the model would be given of these impressions at a moment, offline and online."""
-    with tempfile.TemporaryDirectory(prefix="multidomain-parity-") as folder:
-        store = repository.scratch(variant, Path(folder))
-        materialize(variant, until=at, full=True, store=store)
+    with (
+        tempfile.TemporaryDirectory(prefix="multidomain-parity-") as folder,
+        repository.scratch(variant, Path(folder)) as store,
+    ):
+        materialize(variant, until=at, store=store)
         ranker = Ranker(variant=variant, store=store, scorer=scorer)
         context = {name: asked[name].to_pylist() for name in ranker.context}
         return _offline(variant, store, ranker, asked, at), _online(ranker, asked, context)

@@ -150,19 +150,15 @@ class Ranker:
         self, names: Keys, planned: list[View], distinct: list[Keys]
     ) -> tuple[dict[str, list[Any]], dict[str, int]]:
         """Features of these keys, and of each view how many it knows nothing of. One call, whatever their number."""
-        from feast.protos.feast.serving.ServingService_pb2 import FieldStatus
-
         wanted = {view.name: [c.name for c in view.columns if c.name in self.scorer.columns] for view in planned}
-        answer = self._store.get_online_features(
+        found = self._store.get_online_features(
             features=[f"{view}:{column}" for view, columns in wanted.items() for column in columns],
             entity_rows=[dict(zip(names, key, strict=True)) for key in distinct],
-        )
-        found = answer.to_dict()
-        status = {
-            name: vector.statuses
-            for name, vector in zip(answer.proto.metadata.feature_names.val, answer.proto.results, strict=True)
+        ).to_dict()
+        absent = {
+            view: sum(all(cell is None for cell in row) for row in zip(*(found[name] for name in columns), strict=True))
+            for view, columns in wanted.items()
         }
-        absent = {view: list(status[columns[0]]).count(FieldStatus.NOT_FOUND) for view, columns in wanted.items()}
         values = {name: found[name] for columns in wanted.values() for name in columns}
         return values, {view: count for view, count in absent.items() if count}
 
