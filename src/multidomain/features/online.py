@@ -79,7 +79,8 @@ class GuardedSqliteOnlineStore(SqliteOnlineStore):
         version = config.entity_key_serialization_version
         keys = [serialize_entity_key(entity, version) for entity in entity_keys]
         wanted = None if requested_features is None else set(requested_features)
-        found: dict[bytes, tuple[datetime, dict[str, Value]]] = {}
+        found: dict[bytes, dict[str, Value]] = {}
+        times: dict[bytes, int] = {}
         connection, name = self._get_conn(config), self._table(config, table)
         for first in range(0, len(keys), READ):
             part = keys[first : first + READ]
@@ -90,9 +91,11 @@ class GuardedSqliteOnlineStore(SqliteOnlineStore):
             )
             for key, feature, value, time in rows:
                 if wanted is None or feature in wanted:
-                    at = EPOCH + timedelta(microseconds=time)
-                    found.setdefault(key, (at, {}))[1][feature] = Value.FromString(value)
-        return [found.get(key, (None, None)) for key in keys]
+                    if key not in found:
+                        found[key], times[key] = {}, time
+                    found[key][feature] = Value.FromString(value)
+        moments = {key: EPOCH + timedelta(microseconds=time) for key, time in times.items()}
+        return [(moments[key], found[key]) if key in found else (None, None) for key in keys]
 
     def _get_conn(self, config: RepoConfig) -> sqlite3.Connection:
         if self._conn is None:
