@@ -37,7 +37,7 @@ def main() -> None:
     ranker = Ranker.open(variant, given.architecture)
     requests = drawn(variant, given.requests + WARM, given.candidates)
     print(f"{variant.key}, {given.architecture}, {given.requests} requests of {given.candidates} candidates")
-    print(f"online store: {repository.apply(variant, repository.views_folder(variant))['online_store']}")
+    print(f"online store: {repository.feature_store_file()}")
     parts = {
         "features and scores": ranker.rank,
         "features": ranker.features,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import math
 from typing import Any
 
 import pandas as pd
@@ -13,7 +12,7 @@ import pytest
 from feature_oracle import DAY, START, Bench, log, one_world, small_schema
 
 from multidomain.errors import ConfigurationError
-from multidomain.features import repository, views
+from multidomain.features import repository
 from multidomain.features.materialize import materialize
 
 USERS, ITEMS, DOMAINS = ["ann@", "bob@", "dan@", "nobody"], ["01", "02", "99"], ["home", "shop"]
@@ -128,9 +127,3 @@ def test_whole_numbers_beyond_those_a_float_can_hold_stay_whole(bench):
     materialize(bench.variant, until=AT)
     store, _ = repository.service(bench.variant)
     assert count(store) == 2**53 + 1
-
-
-def test_what_stands_for_a_null_in_a_list_is_in_no_vocabulary():
-    assert views.MISSING["string"] == ""
-    assert views.MISSING["int"] == -(2**63)
-    assert math.isnan(views.MISSING["float"])

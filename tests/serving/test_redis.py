@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -90,7 +89,3 @@ def test_without_an_address_the_variable_is_named(small, monkeypatch):
     monkeypatch.delenv("MULTIDOMAIN_REDIS")
     with pytest.raises(ConfigurationError, match="needs the environment variable MULTIDOMAIN_REDIS"):
         repository.service(small.variant)
-
-
-def test_the_file_of_stores_lies_below_the_project():
-    assert (Path(repository.schemas.project_root()) / CLUSTER).is_file()

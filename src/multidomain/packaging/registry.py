@@ -56,10 +56,10 @@ def load(name: str, version: str) -> Any:
     return mlflow.pyfunc.load_model(f"models:/{name}/{version}")
 
 
-def scorer(key: str, architecture: str, version: int | str | None = None) -> tuple[Scorer, str, str]:
-    """What scores rows with a registered model, and the model's name and version; see :func:`find`."""
-    name, number = find(key, architecture, version)
-    return load(name, number).unwrap_python_model().scorer, name, number
+def scorer(name: str, version: str) -> Scorer:
+    """What scores rows with a registered model; see :func:`find` for its name and version."""
+    found: Scorer = load(name, version).unwrap_python_model().scorer
+    return found
 
 
 def _search(client: MlflowClient, name: str) -> list[Any]:

@@ -94,7 +94,7 @@ class Ranker:
         """
         from ..packaging import registry
 
-        scorer, _, _ = registry.scorer(variant.key, architecture, version)
+        scorer = registry.scorer(*registry.find(variant.key, architecture, version))
         store, _ = repository.service(variant)
         return cls(variant=variant, store=store, scorer=scorer)
 

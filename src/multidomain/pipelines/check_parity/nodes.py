@@ -33,7 +33,8 @@ def measure_parity(
     from ...packaging import registry
     from ...serving import parity
 
-    scorer, name, number = registry.scorer(variant.key, architecture, version)
+    name, number = registry.find(variant.key, architecture, version)
+    scorer = registry.scorer(name, number)
     found = parity.measure(
         variant, training_frame, scorer, moments=options["moments"], rows=options["rows"], seed=options["seed"]
     )

@@ -44,9 +44,9 @@ def score_file(variant: Variant, file: str | None, architecture: str, version: i
     """
     from ...packaging import registry
 
-    registry.find(variant.key, architecture, version)  # what is misspelt is said before the file is looked at
+    name, number = registry.find(variant.key, architecture, version)
     path = _existing(file)
-    scorer, name, number = registry.scorer(variant.key, architecture, version)
+    scorer = registry.scorer(name, number)
     check(path, scorer.columns)
     logger.info("scoring %s with %s version %s", path, name, number)
 
