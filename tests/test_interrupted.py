@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 import re
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 from places import PROJECT
 
-from benchmarks.raw_files import kuairand
+from benchmarks.raw_files import ali_ccp, kuairand
 
 pytestmark = pytest.mark.slow
 COMMAND = [sys.executable, "-m", "kedro", "run", "--pipeline=prepare", "--only-missing-outputs"]
@@ -23,9 +24,9 @@ NODE = re.compile(r" INFO +· (.+)$")
 OF_THE_RUN = ("repository.json", "registry.db", "online_store.db", "feature_store.yaml")  # times, and where the data is
 
 
-def started(raw: Path, data: Path) -> subprocess.Popen[str]:
+def started(dataset: str, raw: Path, data: Path) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [*COMMAND, f"--params=dataset=kuairand,raw_folder={raw}"],
+        [*COMMAND, f"--params=dataset={dataset},raw_folder={raw}"],
         cwd=PROJECT,
         env={**os.environ, "MULTIDOMAIN_DATA": str(data), "OMP_NUM_THREADS": "1", "COLUMNS": "120"},
         stdout=subprocess.PIPE,
@@ -57,18 +58,29 @@ def content(data: Path) -> dict[str, str]:
     }
 
 
-def test_a_preparation_killed_in_each_of_its_stages_ends_with_the_bytes_of_an_undisturbed_one(tmp_path: Path) -> None:
-    kuairand.write(tmp_path / "raw/kuairand", rows=4_000)
-    whole = list(nodes(started(tmp_path / "raw", tmp_path / "whole")))
-    assert {"read log", "validate", "join training frame", "encode"} <= set(whole)
-    for number, victim in enumerate(whole):
-        running = started(tmp_path / "raw", tmp_path / "killed")
+def end_with_the_same_bytes(dataset: str, folder: Path, victims: Sequence[str]) -> None:
+    """Kill one run after the other in these nodes (none given: in every one), then let one end."""
+    raw, whole, killed = (folder / name for name in ("raw", "whole", "killed"))
+    every = list(nodes(started(dataset, raw, whole)))
+    assert {"read log", "validate", "join training frame", "encode"} <= set(every)
+    for delay, victim in zip(itertools.cycle((0, 0.1, 0.2)), victims or every):  # it reads, computes or writes
+        running = started(dataset, raw, killed)
         for node in nodes(running):
             if node == victim:
-                time.sleep(0.1 * (number % 3))  # while it reads, computes or writes
+                time.sleep(delay)
                 os.killpg(running.pid, signal.SIGKILL)
-    assert list(nodes(started(tmp_path / "raw", tmp_path / "killed")))[-1] == whole[-1]
-    expected, found = content(tmp_path / "whole"), content(tmp_path / "killed")
+    assert list(nodes(started(dataset, raw, killed)))[-1] == every[-1]
+    expected, found = content(whole), content(killed)
     assert found.keys() == expected.keys()  # nothing half-written is left
     assert {name for name in expected if found[name] != expected[name]} == set()
     assert any(name.startswith("05_model_input") for name in expected)
+
+
+def test_a_preparation_killed_in_each_of_its_stages_ends_with_the_bytes_of_an_undisturbed_one(tmp_path: Path) -> None:
+    kuairand.write(tmp_path / "raw/kuairand", rows=4_000)
+    end_with_the_same_bytes("kuairand", tmp_path, [])
+
+
+def test_files_that_are_joined_while_read_end_with_the_same_bytes_after_kills(tmp_path: Path) -> None:
+    ali_ccp.write(tmp_path / "raw/ali_ccp", rows=4_000)
+    end_with_the_same_bytes("ali_ccp", tmp_path, ["read log"] * 3)

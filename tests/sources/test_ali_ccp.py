@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -141,6 +142,29 @@ def test_every_hostile_line_is_set_apart_with_its_number_and_reason(tmp_path: Pa
     assert all(row["rows"] + row["rejected"] == row["lines"] for row in counts.values())
     samples = [row["rows"] for name, row in counts.items() if name.startswith("sample")]
     assert len(tables["impressions"]) == sum(samples)
+
+
+STOPS: dict[str, tuple[str, Callable[[bytes], bytes], list[str]]] = {
+    "semicolons": ("sample_skeleton_test.csv", lambda data: data.replace(b",", b";"), ["line 1 has 1 columns, not 6"]),
+    "an empty file": ("common_features_train.csv", lambda _: b"", ["empty"]),
+    "the other kind of file": (
+        "sample_skeleton_train.csv",
+        lambda _: b"\n".join(f"i{n},1,101\x02{n}\x031.0".encode() for n in range(9)),
+        ["has no rows", "line 1 has 3 columns, not 6"],
+    ),
+}
+
+
+@pytest.mark.parametrize(("name", "change", "words"), STOPS.values(), ids=STOPS)
+def test_a_file_that_is_another_stops_the_run_with_its_line_and_what_was_expected(
+    tmp_path: Path, name: str, change: Callable[[bytes], bytes], words: list[str]
+) -> None:
+    written = ali_ccp.write(tmp_path / "ali_ccp", rows=200, users=20, items=10)[name].path
+    written.write_bytes(change(written.read_bytes()))
+    with pytest.raises(DataError) as error:
+        read(tmp_path)
+    for word in (name, *words):
+        assert word in error.value.message
 
 
 def test_unknown_indexes_and_indexes_and_samples_given_twice_are_in_the_quarantine(tmp_path: Path) -> None:

@@ -247,19 +247,35 @@ def changed(path: Path, change: Callable[[bytes], bytes]) -> None:
     path.write_bytes(change(path.read_bytes()))
 
 
-@pytest.mark.parametrize(
-    ("name", "change", "words"),
-    [
-        ("ratings.csv", lambda data: data.split(b"\n", 1)[1], ["ratings.csv: line 1 names", "userId, movieId"]),
-        ("movies.csv", lambda data: data.split(b"\n", 1)[1], ["movies.csv: line 1 names", "movieId, title"]),
-        ("ratings.csv", lambda data: data.replace(b"movieId", b"itemId"), ["line 1", "'movieId' is not known"]),
-        ("ratings.csv", lambda data: data.replace(b",", b"\t"), ["line 1", "divided by ','"]),
-        ("ratings.csv", lambda data: data.replace(b",", b"::"), ["line 1", "divided by ','"]),
-        ("movies.csv", lambda _: b"movieId,title,genres\n", ["movies.csv has no rows", "it is empty"]),
-        ("movies.csv", lambda _: b"", ["movies.csv", "empty"]),
-        ("movies.csv", lambda data: data.decode().encode("utf-16"), ["line 1 names the columns"]),
-    ],
-)  # fmt: skip
+STOPS_CSV: dict[str, tuple[str, Callable[[bytes], bytes], list[str]]] = {
+    "no header": (
+        "ratings.csv",
+        lambda data: data.split(b"\n", 1)[1],
+        ["ratings.csv: line 1 names", "userId, movieId"],
+    ),
+    "films without a header": (
+        "movies.csv",
+        lambda data: data.split(b"\n", 1)[1],
+        ["movies.csv: line 1 names", "movieId, title"],
+    ),
+    "another header": (
+        "ratings.csv",
+        lambda data: data.replace(b"movieId", b"itemId"),
+        ["line 1", "'movieId' is not known"],
+    ),
+    "tabs": ("ratings.csv", lambda data: data.replace(b",", b"\t"), ["line 1", "divided by ','"]),
+    "the separators of 1M": ("ratings.csv", lambda data: data.replace(b",", b"::"), ["line 1", "divided by ','"]),
+    "a header and no rows": (
+        "movies.csv",
+        lambda _: b"movieId,title,genres\n",
+        ["movies.csv has no rows", "it is empty"],
+    ),
+    "an empty file": ("movies.csv", lambda _: b"", ["movies.csv", "empty"]),
+    "utf-16": ("movies.csv", lambda data: data.decode().encode("utf-16"), ["line 1 names the columns"]),
+}
+
+
+@pytest.mark.parametrize(("name", "change", "words"), STOPS_CSV.values(), ids=STOPS_CSV)
 def test_a_csv_file_of_another_form_stops_the_run_with_file_line_and_what_was_expected(
     tmp_path: Path, name: str, change: Callable[[bytes], bytes], words: list[str]
 ) -> None:
@@ -271,14 +287,18 @@ def test_a_csv_file_of_another_form_stops_the_run_with_file_line_and_what_was_ex
         assert word in error.value.message
 
 
-@pytest.mark.parametrize(
-    ("name", "change", "words"),
-    [
-        ("ratings.dat", lambda data: data.replace(b"::", b","), ["ratings.dat has no rows", "line 1 has 1 columns"]),
-        ("users.dat", lambda data: data.replace(b"::", b"\t"), ["users.dat has no rows", "line 1 has 1 columns"]),
-        ("movies.dat", lambda _: b"", ["movies.dat", "empty"]),
-    ],
-)  # fmt: skip
+STOPS_DAT: dict[str, tuple[str, Callable[[bytes], bytes], list[str]]] = {
+    "commas": (
+        "ratings.dat",
+        lambda data: data.replace(b"::", b","),
+        ["ratings.dat has no rows", "line 1 has 1 columns"],
+    ),
+    "tabs": ("users.dat", lambda data: data.replace(b"::", b"\t"), ["users.dat has no rows", "line 1 has 1 columns"]),
+    "an empty file": ("movies.dat", lambda _: b"", ["movies.dat", "empty"]),
+}
+
+
+@pytest.mark.parametrize(("name", "change", "words"), STOPS_DAT.values(), ids=STOPS_DAT)
 def test_a_dat_file_of_another_form_stops_the_run_with_file_line_and_what_was_expected(
     tmp_path: Path, name: str, change: Callable[[bytes], bytes], words: list[str]
 ) -> None:

@@ -267,18 +267,25 @@ def test_more_bad_lines_than_the_schema_allows_stop_the_run_with_file_and_lines(
         assert part in error.value.message
 
 
-@pytest.mark.parametrize(
-    ("name", "content", "said"),
-    [
-        ("log", HAND[LOGS[0]].split("\n", 1)[1], ["log_standard_4_08_to_4_21_pure.csv", "line 1", "is_click"]),
-        ("log", HAND[LOGS[0]].replace("is_click", "click", 1), ["line 1", "'is_click' is not known"]),
-        ("user", HAND["user_features_pure.csv"].split("\n", 1)[1], ["user_features_pure.csv", "line 1", "user_id"]),
-        ("video", kuairand.VIDEOS.replace(",", ";"), ["video_features_basic_pure.csv", "line 1", "divided by ','"]),
-        ("video", kuairand.VIDEOS + "\n", ["video_features_basic_pure.csv", "it is empty"]),
-        ("user", kuairand.USERS + "\n1,2\n", ["user_features_pure.csv", "line 2 has 2 columns, not 31"]),
-    ],
-    ids=["no header", "another header", "users without one", "semicolons", "no rows", "no good row"],
-)
+STOPS = {
+    "no header": ("log", HAND[LOGS[0]].split("\n", 1)[1], [LOGS[0], "line 1", "is_click"]),
+    "another header": ("log", HAND[LOGS[0]].replace("is_click", "click", 1), ["line 1", "'is_click' is not known"]),
+    "users without a header": (
+        "user",
+        HAND["user_features_pure.csv"].split("\n", 1)[1],
+        ["user_features_pure.csv", "line 1", "user_id"],
+    ),
+    "semicolons": (
+        "video",
+        kuairand.VIDEOS.replace(",", ";"),
+        ["video_features_basic_pure.csv", "line 1", "divided by ','"],
+    ),
+    "a header and no rows": ("video", kuairand.VIDEOS + "\n", ["video_features_basic_pure.csv", "it is empty"]),
+    "no good row": ("user", kuairand.USERS + "\n1,2\n", ["user_features_pure.csv", "line 2 has 2 columns, not 31"]),
+}
+
+
+@pytest.mark.parametrize(("name", "content", "said"), STOPS.values(), ids=STOPS)
 def test_a_file_that_is_another_stops_the_run_with_its_line_and_what_was_expected(
     tmp_path: Path, name: str, content: str, said: list[str]
 ) -> None:

@@ -149,9 +149,23 @@ def test_a_header_before_the_first_line_costs_no_row(tmp_path: Path) -> None:
     ]
 
 
-def test_another_file_under_this_name_stops_the_run_with_line_and_reason(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"UserBehavior\.csv has no rows .*line 1 has 2 columns, not 5"):
-        read(put(tmp_path, "1,2", "3,4"))
+STOPS = {
+    "another file of this name": (
+        taobao.NAME,
+        ["1,2", "3,4"],
+        ["UserBehavior.csv has no rows", "line 1 has 2 columns, not 5"],
+    )
+}
+
+
+@pytest.mark.parametrize(("_", "content", "said"), STOPS.values(), ids=STOPS)
+def test_a_file_that_is_another_stops_the_run_with_line_and_reason(
+    tmp_path: Path, _: str, content: list[str], said: list[str]
+) -> None:
+    with pytest.raises(DataError) as error:
+        read(put(tmp_path, *content))
+    for part in said:
+        assert part in error.value.message
 
 
 def test_a_missing_file_is_named_with_where_to_get_it(tmp_path: Path) -> None:
