@@ -34,7 +34,8 @@ features:
   price: {{owner: context, kind: numerical}}
 history: {{positives: {{length: 3, fields: {{film: film, kind: kind}}}}}}
 counts: {counts}
-feature_sets: {{full: {{}}, profile: {{history: false, counts: false}}}}
+windows: [1, 3]
+feature_sets: {{full: {{}}, all_time: {{windows: false}}, profile: {{history: false, counts: false}}}}
 """
 COUNTS = "[user, item, domain, user_domain, item_domain]"
 DAY = 86_400_000_000
@@ -188,15 +189,23 @@ def expected(variant: Variant, rows: pd.DataFrame, prior: float = PRIOR) -> dict
 
 
 def _counted(variant: Variant, key: str, rows: pd.DataFrame, row, earlier: pd.DataFrame, prior: float) -> dict:
-    if key != "user":
-        same = np.logical_and.reduce([rows[column] == getattr(row, column) for column in key.split("_")])
-        earlier = rows[same & (rows["at"] // DAY < row.at // DAY)]
-        if variant.split.kind == "user_time":
-            earlier = earlier[earlier["split"] == "train"]
-    if len(earlier) == 0:
-        return {f"{key}_count": None, f"{key}_rate": None}
-    rate = (earlier["label"].sum() + 20 * prior) / (len(earlier) + 20)
-    return {f"{key}_count": len(earlier), f"{key}_rate": rate}
+    same = np.logical_and.reduce([rows[column] == getattr(row, column) for column in key.split("_")])
+    day, today = rows["at"] // DAY, row.at // DAY
+    before = rows[same & (day < today)]
+    if variant.split.kind == "user_time" and key != "user":
+        before = before[before["split"] == "train"]
+    found = _share(earlier if key == "user" else before, key, "", prior)
+    for days in variant.windows:
+        recent = before[before["at"] // DAY >= today - days]
+        found |= _share(recent, key, f"_{days}d", prior, known=len(before) > 0)
+    return found
+
+
+def _share(rows: pd.DataFrame, key: str, suffix: str, prior: float, known: bool = False) -> dict:
+    if len(rows) == 0 and not known:
+        return {f"{key}_count{suffix}": None, f"{key}_rate{suffix}": None}
+    rate = (rows["label"].sum() + 20 * prior) / (len(rows) + 20)
+    return {f"{key}_count{suffix}": len(rows), f"{key}_rate{suffix}": rate}
 
 
 def check_no_leak(frame: pd.DataFrame, wanted: dict[int, dict]) -> None:

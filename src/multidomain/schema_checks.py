@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from .errors import SchemaError, unknown_key
-from .schema import COUNTS, RESERVED, Schema
+from .schema import RESERVED, Schema, counted
 
 Fail = Callable[[str, str], SchemaError]
+LONGEST = 3_650  # days of a window
 
 
 def check(schema: Schema, fail: Fail) -> None:
@@ -24,10 +25,13 @@ def check(schema: Schema, fail: Fail) -> None:
     for name in sorted(declared & set(RESERVED)):
         hint = f"call it something else and name its column: my_{name}: {{column: {name}}}."
         raise fail(f"features.{name}", f"the product keeps this name for itself; {hint}")
-    for name in sorted(declared & {f"{key}_{what}" for key in schema.counts for what, _, _ in COUNTS}):
-        raise fail(
-            f"features.{name}", "'counts' make a feature of this name; call the column's feature something else."
-        )
+    made = {feature.name for key in schema.counts for days in (None, *schema.windows) for feature in counted(key, days)}
+    for section, names in (("counts", made), ("request", set(schema.request))):
+        for name in sorted(declared & names):
+            raise fail(
+                f"features.{name}",
+                f"'{section}' makes a feature of this name; call the column's feature something else.",
+            )
     _check_truths(schema, fail)
     for feature_set in schema.feature_sets:
         for name in feature_set.features:
@@ -42,6 +46,7 @@ def check(schema: Schema, fail: Fail) -> None:
         raise fail(
             "history" if schema.histories else "counts", "earlier labels need roles.timestamp; this log has no time."
         )
+    _check_windows(schema, fail)
     for minimum in schema.minimums:
         if (roles.user if minimum.owner == "user" else roles.item) is None:
             raise fail(f"minimum.{minimum.owner}", f"this needs roles.{minimum.owner}.")
@@ -59,6 +64,17 @@ def check(schema: Schema, fail: Fail) -> None:
                     raise fail(
                         f"history.{history.name}.fields", "categorical item features only: " + unknown_key(name, items)
                     )
+
+
+def _check_windows(schema: Schema, fail: Fail) -> None:
+    if schema.windows and not schema.counts:
+        raise fail("windows", "these are the days of 'counts', which the schema does not have.")
+    if list(schema.windows) != sorted(set(schema.windows)) or any(not 1 <= days <= LONGEST for days in schema.windows):
+        raise fail("windows", f"expected ascending numbers of days, 1 to {LONGEST}, got {list(schema.windows)}.")
+    if len(set(schema.request)) != len(schema.request):
+        raise fail("request", f"a name is given twice: {', '.join(schema.request)}.")
+    if schema.request and schema.roles.timestamp is None:
+        raise fail("request", "what is made of the request's time needs roles.timestamp; this log has no time.")
 
 
 def _check_splits(schema: Schema, fail: Fail) -> None:

@@ -28,6 +28,7 @@ from .schema import (
     Minimum,
     Owner,
     RawFile,
+    RequestFeature,
     Roles,
     Schema,
     Simulation,
@@ -101,6 +102,8 @@ _SECTIONS = [
     "features",
     "history",
     "counts",
+    "windows",
+    "request",
     "feature_sets",
     "minimum",
     "validation",
@@ -166,7 +169,7 @@ class _Reader:
         kinds = [_TYPES[kind] for kind in inner.split(" | ")]
         for value in values:
             fits = any(isinstance(value, types) for types, _ in kinds)
-            odd = value == "" or (inner == "float" and isinstance(value, bool))
+            odd = value == "" or (inner in ("float", "int") and isinstance(value, bool))
             if not fits or odd or (isinstance(value, float) and not math.isfinite(value)):
                 raise self.fail(where, f"expected a list of {_MANY[inner]}, got {value!r} in it.")
         return tuple(values)
@@ -220,6 +223,11 @@ class _Reader:
             counts=tuple(
                 self.value("counts", "CountKey", key)
                 for key in self.value("counts", "tuple[str, ...]", raw.get("counts") or ())
+            ),
+            windows=self.value("windows", "tuple[int, ...]", raw.get("windows") or ()),
+            request=tuple(
+                self.value("request", "RequestFeature", name)
+                for name in self.value("request", "tuple[str, ...]", raw.get("request") or ())
             ),
             feature_sets=tuple(
                 self.build(FeatureSet, f"feature_sets.{n}", s or {}, name=n)
@@ -351,10 +359,11 @@ _LITERALS: Mapping[str, tuple[str, ...]] = {
     "Type | None": get_args(Type),
     "SplitKind": get_args(SplitKind),
     "CountKey": get_args(CountKey),
+    "RequestFeature": get_args(RequestFeature),
     "Literal['bucket', 'value']": ("bucket", "value"),
     'Literal["bucket", "value"]': ("bucket", "value"),
 }
-_MANY = {"str": "texts", "float": "numbers", "str | float": "texts or numbers"}
+_MANY = {"str": "texts", "int": "whole numbers", "float": "numbers", "str | float": "texts or numbers"}
 _BOUNDS: Mapping[str, tuple[int, int | None]] = {
     **dict.fromkeys(("minimum", "minimum_count", "top", "length", "buckets"), (1, None)),
     "positives": (0, None),

@@ -40,8 +40,9 @@ def test_columns_types_and_order_are_those_of_the_contract(benches):
         "device": text,
         "price": pa.float64(),
         **{
-            f"{key}_{what}": t
+            f"{key}_{what}{window}": t
             for key in bench.variant.counts
+            for window in ("", "_1d", "_3d")
             for what, t in (("count", pa.int64()), ("rate", pa.float64()))
         },
         "positives_film": pa.list_(pa.int64()),

@@ -24,6 +24,13 @@ def by_name(variant, folder, kind):
     return {thing.name: thing for thing in repository.objects(variant, folder) if isinstance(thing, kind)}
 
 
+COUNTED = (("user",), ("item",), ("domain",), ("user", "domain"), ("item", "domain"))
+
+
+def windowed(key):
+    return [f"{key}_{what}_{days}d" for days in (1, 3) for what in ("count", "rate")]
+
+
 def test_views_follow_the_schema(tmp_path):
     variant = small_schema(tmp_path).variant()
     planned = {view.name: (view.keys, [c.name for c in view.columns]) for view in views.views(variant)}
@@ -36,6 +43,7 @@ def test_views_follow_the_schema(tmp_path):
         "domain_counts": (("domain",), ["domain_count", "domain_rate"]),
         "user_domain_counts": (("user", "domain"), ["user_domain_count", "user_domain_rate"]),
         "item_domain_counts": (("item", "domain"), ["item_domain_count", "item_domain_rate"]),
+        **{f"{'_'.join(keys)}_windows": (keys, windowed("_".join(keys))) for keys in COUNTED},
     }
     profile = small_schema(tmp_path).variant(features="profile")
     assert [view.name for view in views.views(profile)] == ["user_profile", "item_profile"]
@@ -51,6 +59,9 @@ def test_everything_is_named_described_owned_and_tagged(bench):
     assert counts.tags["rows"] == "train"
     assert counts.tags["event_time"] == "next midnight UTC"
     assert counts.tags["prior"] == "0.3"
+    assert counts.tags["window"] == "all days before the impression's (UTC)"
+    windows = by_name(bench.variant, bench.views, FeatureView)["user_windows"]
+    assert (windows.tags["window"], windows.tags["rows"]) == ("the 1, 3 UTC days before the impression's", "all")
     assert Path(counts.batch_source.path).is_absolute()
 
 
@@ -79,7 +90,7 @@ def test_what_leaves_the_schema_leaves_the_registry(bench, tmp_path):
     repository.apply(less, bench.views)
     store, service = repository.service(less)
     found = {view.name: [f.name for f in view.features] for view in store.list_feature_views()}
-    assert sorted(found) == ["item_profile", "user_counts", "user_history", "user_profile"]
+    assert sorted(found) == ["item_profile", "user_counts", "user_history", "user_profile", "user_windows"]
     assert found["user_profile"] == ["person"]
     assert {p.name for p in service.feature_view_projections} == set(found)
     pushed = {"user_history_push", "user_counts_push"}

@@ -383,9 +383,9 @@ def test_too_many_bad_lines_stop_the_run_with_file_line_and_reason(tmp_path: Pat
 
 def test_1m_has_the_choices_of_the_copy_in_the_wheel() -> None:
     ours, theirs = the_schema("1m"), schema.parse(PROJECT / "conf/base/datasets/movielens.yml")
-    for section in ("domains", "splits", "features", "histories", "counts", "roles", "labels"):
+    for section in ("domains", "splits", "features", "histories", "counts", "windows", "request", "roles", "labels"):
         assert getattr(ours, section) == getattr(theirs, section), section
-    assert ours.feature_sets[:2] == theirs.feature_sets
+    assert ours.feature_sets[:3] == theirs.feature_sets
 
 
 def test_scenario_wise_recs_protocol_is_a_variant_of_1m() -> None:
@@ -398,7 +398,18 @@ def test_scenario_wise_recs_protocol_is_a_variant_of_1m() -> None:
 def test_the_larger_ones_differ_in_their_files_alone() -> None:
     first, *others = (the_schema(layout) for layout in LAYOUTS[1:])
     for other in others:
-        for section in ("source", "domains", "splits", "histories", "counts", "roles", "labels", "feature_sets"):
+        for section in (
+            "source",
+            "domains",
+            "splits",
+            "histories",
+            "counts",
+            "windows",
+            "request",
+            "roles",
+            "labels",
+            "feature_sets",
+        ):
             assert getattr(other, section) == getattr(first, section), section
         assert [f.name for f in other.features] == [f.name for f in first.features]
         assert not {f.path for f in other.files.values()} & {f.path for f in first.files.values()}

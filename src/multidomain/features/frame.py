@@ -17,7 +17,7 @@ from ..errors import DataError
 from ..io import connection
 from ..io.atomic import working_folder
 from ..schema import RESERVED, SPLITS, Variant
-from . import repository
+from . import repository, request_time
 from .views import TIME, View, views
 
 if TYPE_CHECKING:
@@ -57,7 +57,8 @@ class TrainingFrame:
         from ..progress import progress
 
         missing = dict.fromkeys((view.name for view in self._views), 0)
-        store, service = repository.service(self.variant) if self._views else (None, None)
+        asked = self._views or self.variant.request_features
+        store, service = repository.service(self.variant) if asked else (None, None)
         with working_folder(path.with_name("frame")) as folder:
             rows = self._sorted_rows(folder / "rows.parquet")
             with (
@@ -122,6 +123,9 @@ class TrainingFrame:
             return part
         keys = dict.fromkeys(key for view in self._views for key in view.keys)
         asked = part.select(["impression_id", *keys, "timestamp"]).rename_columns(["impression_id", *keys, TIME])
+        made = [feature.name for feature in self.variant.request_features]
+        if made:
+            asked = asked.append_column(request_time.TIME, part["timestamp"].cast(pa.int64()))
         found = store.get_historical_features(features=service, entity_df=asked).to_arrow()
         if not found["impression_id"].equals(asked["impression_id"]):  # a store need not keep the order
             place = pc.index_in(asked["impression_id"].combine_chunks(), found["impression_id"].combine_chunks())
@@ -134,6 +138,8 @@ class TrainingFrame:
         for view in self._views:
             for column in view.columns:
                 part = part.append_column(column.name, found[column.name])
+        for name in made:
+            part = part.append_column(name, found[name].cast(pa.int64()))
         for history in self.variant.histories:  # the state numbers a user's lists; no row means none so far
             name = history.feature("state")
             at = part.column_names.index(name)

@@ -21,7 +21,8 @@ import yaml
 from .. import schema as schemas
 from ..errors import ConfigurationError, DataError, unknown_key
 from ..schema import Schema, Variant
-from .views import TIME, WEIGHT, Column, View, read_manifest, training_only, views
+from .request_time import on_demand_views
+from .views import TIME, WEIGHT, Column, View, counted_key, read_manifest, training_only, views
 
 if TYPE_CHECKING:
     from feast import Entity, FeatureStore, FeatureView
@@ -76,7 +77,7 @@ def variant_named(schema: Schema, name: str) -> Variant:
 
 
 def objects(variant: Variant, folder: Path) -> list[Any]:
-    """Everything Feast is to know of a variant: the project, entities, feature views and the feature service.
+    """Everything Feast is to know of a variant: the project, entities, feature and on-demand views, a feature service.
 
     ``folder`` holds the views' Parquet files (see :func:`multidomain.features.views.write`).
 
@@ -88,7 +89,8 @@ def objects(variant: Variant, folder: Path) -> list[Any]:
     tags = _tags(variant)
     planned = views(variant)
     entities = _entities(variant, planned)
-    made = [_view(variant, view, entities, folder) for view in planned]
+    made: list[Any] = [_view(variant, view, entities, folder) for view in planned]
+    made += on_demand_views(variant, tags=tags, owner=OWNER)
     project = Project(name=variant.project, description=_about(variant), tags=tags, owner=OWNER)
     service = FeatureService(
         name=service_name(variant),
@@ -138,11 +140,11 @@ def _view(variant: Variant, view: View, entities: dict[str, Entity], folder: Pat
     from feast.data_format import ParquetFormat
 
     tags = {**_tags(variant), "kind": view.kind, "event_time": _EVENT_TIME[view.kind]}
-    if view.name.endswith("_counts"):
+    if key := counted_key(view):
         prior = read_manifest(folder).get("prior")
         tags |= {"prior": "" if prior is None else repr(float(prior)), "prior_weight": f"{WEIGHT:g}"}
-        key = view.name.removesuffix("_counts")
-        tags["rows"] = "train" if training_only(variant, key) else "all"  # type: ignore[arg-type]
+        tags["rows"] = "train" if training_only(variant, key) else "all"
+        tags["window"] = _window(variant, view)
     for column in view.columns:
         if column.name in (TIME, *view.keys):
             raise ConfigurationError(
@@ -174,6 +176,13 @@ def _view(variant: Variant, view: View, entities: dict[str, Entity], folder: Pat
         tags=tags,
         owner=OWNER,
     )
+
+
+def _window(variant: Variant, view: View) -> str:
+    """Over which time a view counts."""
+    if view.name.endswith("_windows"):
+        return f"the {', '.join(map(str, variant.windows))} UTC days before the impression's"
+    return "all days before the impression's (UTC)" if view.kind == "daily" else "all time before the impression"
 
 
 _EVENT_TIME = {
@@ -237,7 +246,7 @@ def scratch(variant: Variant, folder: Path) -> Iterator[FeatureStore]:
     for view in planned:
         view.materialization_intervals = []
     entities = [entity for entity in registered.list_entities() if entity.join_key != DUMMY]
-    everything: list[Any] = [*entities, *planned, asked]
+    everything: list[Any] = [*entities, *planned, *registered.list_on_demand_feature_views(), asked]
     opened.apply(everything)
     try:
         yield opened
@@ -284,7 +293,7 @@ def apply(variant: Variant, folder: Path) -> dict[str, Any]:
     manifest = read_manifest(folder)
     return {
         "project": variant.project,
-        "service": service_name(variant) if views(variant) else None,
+        "service": service_name(variant) if views(variant) or variant.request_features else None,
         "registry": settings["registry"]["path"],
         "online_store": _online_place(settings),
         "configuration": str(configuration(variant)),
@@ -301,7 +310,7 @@ def apply(variant: Variant, folder: Path) -> dict[str, Any]:
 
 
 def _contents(wanted: list[Any]) -> Any:
-    from feast import Entity, FeatureService, FeatureView, Project
+    from feast import Entity, FeatureService, FeatureView, OnDemandFeatureView, Project
     from feast.feature_view import DUMMY_ENTITY
     from feast.repo_contents import RepoContents
 
@@ -314,7 +323,7 @@ def _contents(wanted: list[Any]) -> Any:
         feature_views=of(FeatureView),
         feature_services=of(FeatureService),
         data_sources=[source for view in of(FeatureView) for source in _sources(view)],
-        on_demand_feature_views=[],
+        on_demand_feature_views=of(OnDemandFeatureView),
         stream_feature_views=[],
         label_views=[],
         permissions=[],

@@ -11,6 +11,7 @@ view              key                     one row per                           
 ``user_history``  user                    user and instant with a positive      that instant + 1 µs
 ``user_counts``   user                    user and instant with impressions     that instant + 1 µs
 ``item_counts``   item (domain, crosses)  key and UTC day with impressions      00:00 UTC of the next day
+``item_windows``  item (user, domain …)   key and midnight at which they change that midnight, UTC
 ================  ======================  ====================================  ====================================
 
 A row holds the state *after* everything that happened up to and including its instant or day. One microsecond is the
@@ -38,7 +39,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from ..errors import DataError
 from ..io import connection
-from ..schema import CountKey, Feature, Schema, Variant
+from ..schema import CountKey, Feature, Schema, Variant, counted
+from .windows import changes
 
 if TYPE_CHECKING:
     import ibis.expr.types as ir
@@ -83,7 +85,9 @@ def views(variant: Variant) -> tuple[View, ...]:
     """The views this variant needs, with only the features it feeds. A log without users has no user view."""
     found = [_profile(variant, owner) for owner in ("user", "item")]
     found.append(_history(variant))
-    found.extend(_counts(variant, key) for key in variant.counts)
+    for key in variant.counts:
+        found.append(_counts(variant, key))
+        found.append(_windows(variant, key))
     return tuple(view for view in found if view is not None)
 
 
@@ -114,11 +118,7 @@ def _history(variant: Variant) -> View | None:
 
 
 def _counts(variant: Variant, key: CountKey) -> View:
-    columns = tuple(
-        Column(name=f.name, type=f.value_type, description=f.description)
-        for f in variant.count_features
-        if f.owner == key
-    )
+    columns = tuple(Column(name=f.name, type=f.value_type, description=f.description) for f in counted(key))
     rows = "training rows" if training_only(variant, key) else "all rows"
     text, kind = f"Impressions and positive rate ({rows}) after each day, known from the next midnight UTC.", "daily"
     if key == "user":
@@ -127,6 +127,23 @@ def _counts(variant: Variant, key: CountKey) -> View:
             "instant",
         )
     return View(name=f"{key}_counts", kind=kind, keys=keys_of(key), columns=columns, description=text)  # type: ignore[arg-type]
+
+
+def _windows(variant: Variant, key: CountKey) -> View | None:
+    if not variant.windows:
+        return None
+    found = [feature for days in variant.windows for feature in counted(key, days)]
+    columns = tuple(Column(name=f.name, type=f.value_type, description=f.description) for f in found)
+    rows = "training rows" if training_only(variant, key) else "all rows"
+    spans = ", ".join(str(days) for days in variant.windows)
+    text = f"Impressions and positive rate ({rows}) of the {spans} days before each day, known from its midnight UTC."
+    return View(name=f"{key}_windows", kind="daily", keys=keys_of(key), columns=columns, description=text)
+
+
+def counted_key(view: View) -> CountKey | None:
+    """Whose impressions a view counts; None for a profile or a history."""
+    stem, _, what = view.name.rpartition("_")
+    return stem if what in ("counts", "windows") else None  # type: ignore[return-value]
 
 
 def keys_of(key: CountKey) -> tuple[str, ...]:
@@ -161,9 +178,9 @@ def expressions(
             found[view.name] = _profile_table(variant, view, tables[view.keys[0]])
         elif view.kind == "history":
             found[view.name] = _history_table(variant, partitioned, items)
-        else:
-            key: CountKey = view.name.removesuffix("_counts")  # type: ignore[assignment]
-            found[view.name] = _counts_table(variant, key, partitioned, prior)
+        elif key := counted_key(view):
+            made = _windows_table if view.name.endswith("_windows") else _counts_table
+            found[view.name] = made(variant, key, partitioned, prior)
     return {
         view.name: found[view.name].select(*view.keys, *(c.name for c in view.columns), TIME) for view in views(variant)
     }
@@ -213,30 +230,58 @@ def _history_fields(variant: Variant) -> list[str]:
     return list(dict.fromkeys(field for history in variant.histories for field, _ in history.fields))
 
 
+def _counted_rows(variant: Variant, key: CountKey, rows: ir.Table) -> ir.Table:
+    """The impressions that are counted for this kind of key."""
+    rows = rows.filter(functools.reduce(operator.and_, (rows[name].notnull() for name in keys_of(key))))
+    return rows.filter(rows.split == "train") if training_only(variant, key) else rows
+
+
 def _counts_table(variant: Variant, key: CountKey, rows: ir.Table, prior: float) -> ir.Table:
     keys = keys_of(key)
-    rows = rows.filter(functools.reduce(operator.and_, (rows[name].notnull() for name in keys)))
-    if training_only(variant, key):
-        rows = rows.filter(rows.split == "train")
+    rows = _counted_rows(variant, key, rows)
     if key == "user":
         state = _running(rows, keys, rows.timestamp)
         known = _known_after(state._at)
     else:
         state = _running(rows, keys, rows.timestamp.truncate("D"))
         known = _next_midnight(state._at)
-    rate = (state._positives + WEIGHT * prior) / (state._count + WEIGHT)
-    return state.select(*keys, **{f"{key}_count": state._count, f"{key}_rate": rate, TIME: known})
+    count, rate = counted(key)
+    return state.select(
+        *keys, **{count.name: state._count, rate.name: _rate(state._count, state._positives, prior), TIME: known}
+    )
+
+
+def _windows_table(variant: Variant, key: CountKey, rows: ir.Table, prior: float) -> ir.Table:
+    keys = keys_of(key)
+    rows = _counted_rows(variant, key, rows)
+    daily = _each(rows, keys, rows.timestamp.truncate("D")).rename(day="_at", count="_n", positives="_p")
+    state = changes(daily, keys=keys, days=variant.windows)
+    columns: dict[str, Any] = {}
+    for days in variant.windows:
+        count, rate = counted(key, days)
+        seen, positives = _whole(state[f"count_{days}"]), _whole(state[f"positives_{days}"])
+        columns |= {count.name: seen, rate.name: _rate(seen, positives, prior)}
+    return state.select(*keys, **columns, **{TIME: state["at"].cast("timestamp('UTC', 6)")})
+
+
+def _rate(count: Any, positives: Any, prior: float) -> Any:
+    return (positives + WEIGHT * prior) / (count + WEIGHT)
+
+
+def _each(rows: ir.Table, keys: tuple[str, ...], at: Any) -> ir.Table:
+    """Impressions ``_n`` and positives ``_p`` of each key at each instant or day ``_at`` that has any."""
+    return (
+        rows.mutate(_at=at)
+        .group_by(*keys, "_at")
+        .aggregate(_n=lambda t: t.count(), _p=lambda t: t.label.cast("int64").sum())
+    )
 
 
 def _running(rows: ir.Table, keys: tuple[str, ...], at: Any) -> ir.Table:
     """Impressions and positives of each key up to and including each instant or day ``_at`` that has any."""
     import ibis
 
-    each = (
-        rows.mutate(_at=at)
-        .group_by(*keys, "_at")
-        .aggregate(_n=lambda t: t.count(), _p=lambda t: t.label.cast("int64").sum())
-    )
+    each = _each(rows, keys, at)
     window = ibis.cumulative_window(group_by=list(keys), order_by="_at")
     return each.select(
         *keys,

@@ -1,0 +1,62 @@
+"""Features of the moment of a request, as Feast's on-demand views: computed when they are asked for, never stored.
+
+The same function makes them for training rows, by way of the point-in-time join, and for requests. Feast keeps its
+source text in the registry and runs that, so a function here stands alone: it uses nothing from outside itself.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from ..schema import Variant
+
+if TYPE_CHECKING:
+    from feast import OnDemandFeatureView
+
+SOURCE = "request"  # what a request tells of itself
+TIME = "request_time"  # microseconds since 1970, UTC
+
+
+def hour(inputs: dict[str, list[int]]) -> dict[str, list[int]]:
+    """0 to 23."""
+    return {"hour": [time // 3_600_000_000 % 24 for time in inputs["request_time"]]}
+
+
+def weekday(inputs: dict[str, list[int]]) -> dict[str, list[int]]:
+    """0 is Monday; 1970 began on a Thursday."""
+    return {"weekday": [(time // 86_400_000_000 + 3) % 7 for time in inputs["request_time"]]}
+
+
+MADE: Mapping[str, Any] = {"hour": hour, "weekday": weekday}
+
+
+def view_name(feature: str) -> str:
+    """One on-demand view per feature: ``request_hour``."""
+    return f"{SOURCE}_{feature}"
+
+
+def on_demand_views(variant: Variant, *, tags: Mapping[str, str], owner: str) -> list[OnDemandFeatureView]:
+    """One for each of the variant's request features; Feast is loaded only where there is one."""
+    if not variant.request_features:
+        return []
+    from feast import Field, OnDemandFeatureView, RequestSource
+    from feast.types import Int64
+
+    schema = [Field(name=TIME, dtype=Int64, description="microseconds since 1970, UTC")]
+    request = RequestSource(name=SOURCE, schema=schema, description="What a request tells of itself.", owner=owner)
+    return [
+        OnDemandFeatureView(
+            name=view_name(feature.name),
+            sources=[request],
+            schema=[Field(name=feature.name, dtype=Int64, description=feature.description)],
+            udf=MADE[feature.name],
+            udf_string=inspect.getsource(MADE[feature.name]),
+            mode="python",
+            description=f"Made of the request's time when it is asked for: {feature.description}.",
+            tags={**tags, "kind": "on demand", "event_time": "the request's own"},
+            owner=owner,
+        )
+        for feature in variant.request_features
+    ]
