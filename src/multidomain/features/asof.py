@@ -101,7 +101,7 @@ class AsofOfflineStore(DuckDBOfflineStore):
 
 
 class AsofRetrievalJob(RetrievalJob):
-    """Runs the joins when asked for the result; on-demand views are applied by Feast on top."""
+    """Runs the joins, and the on-demand views on top, when asked for the result."""
 
     def __init__(
         self,
@@ -118,7 +118,7 @@ class AsofRetrievalJob(RetrievalJob):
         super().__init__()
         self._entities, self._at, self._joins = entities, _microseconds(entities[time]), joins
         self._config, self._by_created = config, by_created
-        self._full_feature_names, self._on_demand = full_feature_names, on_demand
+        self._full_feature_names, self._on_demand, self._feature_refs = full_feature_names, on_demand, feature_refs
         bounds = pc.min_max(self._at)
         self._metadata = RetrievalMetadata(
             features=feature_refs,
@@ -137,7 +137,27 @@ class AsofRetrievalJob(RetrievalJob):
                 features = source.gather(picked, [column for column, _ in join.features])
                 for column, name in join.features:
                     result = result.append_column(name, features[column])
+        for view in self._on_demand:
+            result = self._computed(view, result)
         return result
+
+    def _computed(self, view: OnDemandFeatureView, table: pa.Table) -> pa.Table:
+        """With the requested columns of an on-demand view, which is given its inputs alone.
+
+        Feast itself would turn the whole table, lists and all, into Python objects for each view.
+        """
+        projections = view.source_feature_view_projections.values()
+        inputs = {f"{name}{f.name}" for p in projections for name in ("", f"{p.name}__") for f in p.features}
+        inputs |= set(view.get_request_data_schema())
+        made = view.transform_arrow(
+            table.select([name for name in table.column_names if name in inputs]), self._full_feature_names
+        )
+        called: str = view.projection.name_to_use()  # type: ignore[no-untyped-call]
+        prefix = f"{called}__" if self._full_feature_names else ""
+        asked = [ref.split(":", 1)[1] for ref in self._feature_refs if ref.split(":", 1)[0] == called]
+        for name in asked:
+            table = table.append_column(f"{prefix}{name}", made[f"{prefix}{name}"])
+        return table
 
     def _to_df_internal(self, timeout: int | None = None) -> pd.DataFrame:
         return self._to_arrow_internal(timeout).to_pandas()
@@ -157,8 +177,8 @@ class AsofRetrievalJob(RetrievalJob):
 
     @property
     def on_demand_feature_views(self) -> list[OnDemandFeatureView]:
-        """What Feast computes from the joined columns."""
-        return self._on_demand
+        """What Feast is to compute from the joined columns: nothing, it is done."""
+        return []
 
     @property
     def metadata(self) -> RetrievalMetadata:
