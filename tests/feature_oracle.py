@@ -125,7 +125,7 @@ class Bench:
         return views.write(self.variant, tables[0], tables[2], tables[3], self.views, prior=prior)
 
     def tables(self, rows: pd.DataFrame) -> tuple:
-        worlds = sorted(set("@" + rows["user"].str.partition("@")[2]))
+        worlds = sorted(set("@" + rows["user"].dropna().str.partition("@")[2]))
         columns = ["impression_id", "user", "item", "group", "timestamp", "domain", "domain_id", "label", "split"]
         rows = rows.assign(timestamp=pd.to_datetime(rows["at"], unit="us"), person=rows["user"], film=rows["item"])
         named = {

@@ -6,7 +6,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from feature_oracle import ITEMS, USERS, Bench, log
+from asof_oracle import picked
+from feature_oracle import ITEMS, USERS, Bench, log, one_world
 
 from multidomain import schema
 from multidomain.errors import DataError
@@ -98,6 +99,27 @@ def test_slices_and_row_groups_change_nothing_but_the_pruning(benches, monkeypat
     order = [found[0] for found in splits]
     assert order == sorted(order, key=["train", "validation", "test"].index)
     assert bench.report["splits"] == rows["split"].value_counts().to_dict()
+
+
+@pytest.mark.parametrize("seed", [4, 5])
+def test_every_cell_is_that_of_the_row_that_plain_sql_picks(benches, seed):
+    """The views' files joined by a correlated subquery; some impressions have no user, some users no earlier row."""
+    bench, rows = benches["user_time"], one_world(log(seed, rows=200))
+    rows.loc[rows["impression_id"] % 9 == 0, ["user", "group"]] = None
+    bench.build(rows)
+    frame = bench.join(rows, slice_rows=23)
+    asked = frame[["user", "item", "domain", "timestamp"]].to_dict("records")
+    asked = [{**row, "at": pd.Timestamp(row["timestamp"]).value // 1000} for row in asked]
+    assert len(frame) == len(rows)
+    for view in views.views(bench.variant):
+        known = pq.read_table(bench.views / view.file).to_pylist()
+        known = [{**row, "at": pd.Timestamp(row[views.TIME]).value // 1000} for row in known]
+        numbers = picked(known, asked, [(key, key) for key in view.keys])
+        assert bench.report["missing"][view.name] >= numbers.count(None) > 0
+        for column in view.columns:
+            none = 0 if column.name.endswith("_state") else None
+            wanted = [none if number is None else known[number][column.name] for number in numbers]
+            assert frame[column.name].tolist() == wanted, column.name
 
 
 def test_repeated_impression_ids_in_the_context_are_an_error(benches, tmp_path):

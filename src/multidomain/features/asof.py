@@ -228,10 +228,9 @@ class _ViewJoin:
             return picked
         columns = {f"k{i}": entities[entity] for i, (_, entity) in enumerate(self.keys)}
         columns |= {AT: at, ROW: pa.array(np.arange(entities.num_rows))}
-        asked = pa.table(columns)
-        con.register(
-            "asked", asked.filter(pc.is_valid(asked[AT]))
-        )  # an as-of join takes a null for the latest of times
+        con.register("entities", pa.table(columns))
+        timed = f"SELECT * FROM entities WHERE {AT} IS NOT NULL"  # an as-of join takes a null for the latest of times
+        con.execute(f"CREATE OR REPLACE TEMPORARY VIEW asked AS {timed}")
         source.register(con)
         query = self._all_pairs(con, source) if by_created and self.created else self._asof(con, source)
         found = con.execute(query).to_arrow_table()

@@ -71,8 +71,8 @@ def latest(view: FeatureView, config: RepoConfig, rows: Rows, start: datetime, e
     with connected(config) as con:
         rows.register(con)
         types = column_types(con, rows.relation)
-        time, created = epoch(source.timestamp_field, types), source.created_timestamp_column
-        creation = f"coalesce({epoch(created, types)}, -9223372036854775808)" if created else "0"
+        time, *created = (epoch(name, types) for name in _stored(view, _times(source)))
+        creation = f"coalesce({created[0]}, -9223372036854775808)" if created else "0"
         keys = [quoted(name) for name in _stored(view, view.join_keys)]
         there = [
             f"{time} BETWEEN {microseconds(start)} AND {microseconds(end)}",
@@ -90,8 +90,13 @@ def _read(view: FeatureView, rows: Rows, numbers: np.ndarray) -> pa.Table:
     """Keys, features, time and creation time of some rows, as the view calls them."""
     source = _source(view)
     names = [*view.join_keys, *(field.name for field in view.features)]
-    times = [time for time in (source.timestamp_field, source.created_timestamp_column) if time]
-    return rows.gather(numbers, [*_stored(view, names), *times]).rename_columns([*names, *times])
+    names += _times(source)
+    return rows.gather(numbers, _stored(view, names)).rename_columns(names)
+
+
+def _times(source: DataSource) -> list[str]:
+    """The columns of the event time and, where there is one, of the creation time."""
+    return [time for time in (source.timestamp_field, source.created_timestamp_column) if time]
 
 
 def _source(view: FeatureView) -> DataSource:
