@@ -1,4 +1,4 @@
-"""The point-in-time join as one correlated subquery of plain SQL, run by SQLite: it shares no engine with the product."""
+"""The point-in-time join as one correlated subquery of plain SQL, run by SQLite: no engine of ours has a part."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ def picked(
 ) -> list[int | None]:
     """For every asked row the number of the known row that counts for it, or None.
 
-    ``keys`` and ``at`` name the column of ``known``, then that of ``asked``; times are whole numbers. The latest row that
-    is early enough and not older than ``ttl`` counts; of several, the one made last, then the last of all.
+    ``keys`` and ``at`` name the column of ``known``, then that of ``asked``; times are whole numbers. The latest row
+    that is early enough and not older than ``ttl`` counts; of several, the one made last, then the last of all.
     """
     con = sqlite3.connect(":memory:")
     ours, theirs = ([pair[side] for pair in keys] for side in (0, 1))

@@ -35,6 +35,7 @@ features:
 history: {{positives: {{length: 3, fields: {{film: film, kind: kind}}}}}}
 counts: {counts}
 windows: [1, 3]
+request: {request}
 feature_sets: {{full: {{}}, all_time: {{windows: false}}, profile: {{history: false, counts: false}}}}
 """
 COUNTS = "[user, item, domain, user_domain, item_domain]"
@@ -44,10 +45,10 @@ PRIOR = 0.3
 WORLD = 10_000
 
 
-def small_schema(folder: Path, counts: str = COUNTS) -> Schema:
+def small_schema(folder: Path, counts: str = COUNTS, request: str = "[]") -> Schema:
     """A log with everything: users, items, time, history, all five counts, features of every owner and kind."""
     path = folder / "small.yml"
-    path.write_text(SCHEMA.format(counts=counts))
+    path.write_text(SCHEMA.format(counts=counts, request=request))
     return schema.parse(path)
 
 

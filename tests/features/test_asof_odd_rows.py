@@ -1,4 +1,4 @@
-"""The as-of store row by row against plain SQL: mapped names, missing keys and times, views at once, on-demand views."""
+"""The as-of store row by row against plain SQL: mapped names, missing keys and times, several and on-demand views."""
 
 from __future__ import annotations
 

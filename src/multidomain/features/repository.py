@@ -322,7 +322,10 @@ def _contents(wanted: list[Any]) -> Any:
         entities=[*of(Entity), DUMMY_ENTITY],
         feature_views=of(FeatureView),
         feature_services=of(FeatureService),
-        data_sources=[source for view in of(FeatureView) for source in _sources(view)],
+        data_sources=[
+            *(source for view in of(FeatureView) for source in _sources(view)),
+            *{s.name: s for view in of(OnDemandFeatureView) for s in view.source_request_sources.values()}.values(),
+        ],
         on_demand_feature_views=of(OnDemandFeatureView),
         stream_feature_views=[],
         label_views=[],

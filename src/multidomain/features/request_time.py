@@ -50,7 +50,7 @@ def on_demand_views(variant: Variant, *, tags: Mapping[str, str], owner: str) ->
         OnDemandFeatureView(
             name=view_name(feature.name),
             sources=[request],
-            schema=[Field(name=feature.name, dtype=Int64, description=feature.description)],
+            schema=[Field(name=feature.name, dtype=Int64)],  # Feast compares it with what the function returns
             udf=MADE[feature.name],
             udf_string=inspect.getsource(MADE[feature.name]),
             mode="python",
