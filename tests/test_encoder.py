@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from multidomain import encoder
 from multidomain.encoder import Encoder, Field
 
 ENCODER = Encoder(
@@ -89,7 +90,7 @@ def test_values_that_cannot_be_a_whole_number_are_unknown(ages: pa.Array):
 
 def test_bucket_edges_belong_to_the_bucket_above():
     prices = pa.table({"price": pa.array([0.99, 1.0, 1.99, 2.0, float("inf"), float("nan")])})
-    ids = ENCODER._ids(ENCODER.fields[2], prices.column("price"))
+    ids = ENCODER._ids(ENCODER.fields[2], prices.column("price"), ENCODER._scan)
     assert ids.tolist() == [2, 3, 3, 4, 4, 1]
 
 
@@ -157,6 +158,46 @@ def test_a_row_is_encoded_alike_wherever_it_stands(order):
     whole = ENCODER.transform(table)
     for name, array in ENCODER.transform(table.take(order)).items():
         np.testing.assert_array_equal(array, whole[name][order])
+
+
+TEXTS = st.lists(st.one_of(st.none(), st.sampled_from(["u1", "u2", "", "x"])), max_size=6).map(
+    lambda values: pa.array(values, pa.string())
+)
+NUMBERS = st.lists(st.one_of(st.none(), st.sampled_from([18, 25, 7, -(2**63)])), max_size=6)
+AGES = st.one_of(
+    NUMBERS.map(lambda values: pa.array(values, pa.int64())),
+    NUMBERS.map(lambda values: pa.array([None if v is None else v / 2 for v in values], pa.float64())),
+    NUMBERS.map(lambda values: pa.array([None if v is None else str(v) for v in values], pa.string())),
+    st.integers(0, 3).map(pa.nulls),
+)
+
+
+COLUMNS = st.one_of(
+    TEXTS.map(lambda column: ("user_id", column)),
+    AGES.map(lambda column: ("age", column)),
+    TEXTS.map(lambda column: ("domain", column)),
+)
+
+
+@pytest.mark.parametrize("few", [0, encoder.FEW])
+@settings(max_examples=60, deadline=None)
+@given(named=COLUMNS)
+def test_looking_values_up_finds_what_going_through_the_vocabulary_finds(few, named):
+    name, column = named
+    for shape in (column, pa.chunked_array([column, column[1:]], column.type), pa.chunked_array([], column.type)):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(encoder, "FEW", few)
+            found, expected = ENCODER._look_up(shape, name), ENCODER._scan(shape, name)
+        assert found.dtype == expected.dtype == np.int32
+        np.testing.assert_array_equal(found, expected)
+
+
+def test_of_equal_values_in_a_vocabulary_the_first_counts_and_floats_find_nan():
+    vocabularies = {"v": pa.array(["b", "a", "b", None]), "f": pa.array([2.0, float("nan")])}
+    made = Encoder(fields=(), vocabularies=vocabularies, domains=())
+    for find in (made._look_up, made._scan):
+        assert find(pa.array(["b", "a", None]), "v").tolist() == [0, 1, -1]
+        assert find(pa.array([float("nan"), 2.0, 3.0]), "f").tolist() == [1, 0, -1]
 
 
 def test_a_batch_holds_the_same_ids():

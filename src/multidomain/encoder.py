@@ -8,11 +8,12 @@ that training and serving encode with the same code and the same vocabularies. I
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -26,7 +27,11 @@ from .inputs import PADDING, UNKNOWN, InputSchema
 
 FIRST = UNKNOWN + 1  # the id of the first known value
 FORMAT = 1
+FEW = 512  # values looked up one by one; of more each different one once
 Array = npt.NDArray[Any]
+Column: TypeAlias = pa.ChunkedArray | pa.Array
+DOMAIN = "domain"  # the column, and its vocabulary
+Find = Callable[[Column, str], Array]  # a column and the name of its vocabulary -> positions, -1 for what is not known
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +95,9 @@ class Encoder:
         return ("domain", *(f.name for f in self.fields), *self.history)
 
     def transform(self, table: pa.Table) -> dict[str, Array]:
-        """Encode N rows.
+        """Encode N rows, as a request has them: values are looked up in tables made once of each vocabulary met.
+
+        Such a table takes some 150 bytes a value, and saves going through the vocabulary at every call.
 
         Returns:
             ``categorical`` (N, F) int32, ``numerical`` (N, K) float32, ``domain`` (N,) int32, ``bag_<field>`` (N, L)
@@ -104,34 +111,40 @@ class Encoder:
             raise ValueError(
                 f"the rows lack the columns {', '.join(missing)}; they have {', '.join(table.column_names)}"
             )
-        arrays = self.rows(table)
+        arrays = self._rows(table, self._look_up)
         for name in self.history:
-            arrays[f"history_{name}"] = self.histories(name, table.column(name))
+            arrays[f"history_{name}"] = self._history(name, table.column(name), self._look_up)
         return arrays
 
     def rows(self, table: pa.Table) -> dict[str, Array]:
-        """What :meth:`transform` returns, less the histories."""
-        embedded = [self._ids(f, table.column(f.name)) for f in self.fields if f.kind in ("categorical", "bucket")]
+        """What :meth:`transform` returns, less the histories; for many rows at a time."""
+        return self._rows(table, self._scan)
+
+    def histories(self, name: str, lists: Column) -> Array:
+        """Encode the lists of one history field: (N, T) int32; for many rows at a time."""
+        return self._history(name, lists, self._scan)
+
+    def _rows(self, table: pa.Table, find: Find) -> dict[str, Array]:
+        embedded = [
+            self._ids(f, table.column(f.name), find) for f in self.fields if f.kind in ("categorical", "bucket")
+        ]
         values = [_standardised(f, table.column(f.name)) for f in self.fields if f.kind == "value"]
         arrays: dict[str, Array] = {
             "categorical": np.stack(embedded, axis=1) if embedded else np.zeros((len(table), 0), np.int32),
             "numerical": np.stack(values, axis=1) if values else np.zeros((len(table), 0), np.float32),
-            "domain": self.domain_ids(table.column("domain")),
+            "domain": self._domain_ids(table.column(DOMAIN), find),
         }
         for f in self.fields:
             if f.kind == "bag":
-                arrays[f"bag_{f.name}"] = self._lists(
-                    self.vocabularies[f.name], table.column(f.name), f.length, left=False
-                )
+                arrays[f"bag_{f.name}"] = _padded(table.column(f.name), find, f.name, f.length, left=False)
         return arrays
 
-    def histories(self, name: str, lists: pa.ChunkedArray | pa.Array) -> Array:
-        """Encode the lists of one history field: (N, T) int32."""
-        return self._lists(self.vocabularies[self.history[name]], lists, self.history_length, left=True)
+    def _history(self, name: str, lists: Column, find: Find) -> Array:
+        return _padded(lists, find, self.history[name], self.history_length, left=True)
 
-    def domain_ids(self, names: pa.ChunkedArray | pa.Array) -> Array:
+    def _domain_ids(self, names: Column, find: Find) -> Array:
         """Domain ids (N,) int32; a name that is not known, or null, is M."""
-        ids = _positions(names, pa.array(self.domains, pa.string()))
+        ids = find(names, DOMAIN)
         return np.where(ids < 0, len(self.domains), ids).astype(np.int32)
 
     def batch(self, table: pa.Table) -> Batch:
@@ -184,32 +197,73 @@ class Encoder:
             domains=tuple(content["domains"]),
         )
 
-    def _ids(self, f: Field, column: pa.ChunkedArray) -> Array:
+    def _ids(self, f: Field, column: Column, find: Find) -> Array:
         if f.kind == "bucket":
             values = _floats(column)
             ids = np.searchsorted(np.asarray(f.boundaries), values, side="right") + FIRST
             return np.where(np.isnan(values), UNKNOWN, ids).astype(np.int32)
-        return _positions(column, self.vocabularies[f.name]) + np.int32(FIRST)
+        return find(column, f.name) + np.int32(FIRST)
 
-    def _lists(self, vocabulary: pa.Array, lists: pa.ChunkedArray | pa.Array, length: int, *, left: bool) -> Array:
-        """(N, length) ids of N lists, cut to ``length`` (their last values if padded on the left) and padded."""
-        lists = lists.combine_chunks() if isinstance(lists, pa.ChunkedArray) else lists
-        if isinstance(lists, pa.ChunkedArray):  # no chunk at all
-            lists = pa.array([], lists.type)
-        out = np.full((len(lists), length), PADDING, np.int32)
-        if len(lists) == 0 or pa.types.is_null(lists.type):
-            return out
-        lists = pc.fill_null(lists, pa.scalar([], lists.type)) if lists.null_count else lists
-        counts = pc.list_value_length(lists).to_numpy(zero_copy_only=False).astype(np.int64)
-        ids = _positions(pc.list_flatten(lists), vocabulary) + np.int32(FIRST)
-        starts = np.cumsum(counts) - counts
-        row = np.repeat(np.arange(len(lists)), counts)
-        place = np.arange(len(ids)) - np.repeat(starts, counts)
-        if left:
-            place += np.repeat(length - counts, counts)
-        kept = (place >= 0) & (place < length)
-        out[row[kept], place[kept]] = ids[kept]
+    def _scan(self, column: Column, name: str) -> Array:
+        """Positions in a vocabulary: takes as long as the vocabulary and the column are together."""
+        return _positions(column, self._known(name))
+
+    def _look_up(self, column: Column, name: str) -> Array:
+        """The same by a table made once: takes as long as the column is."""
+        values = self._known(name)
+        if pa.types.is_floating(values.type) or len(column) == 0:  # a table of floats would not find NaN
+            return _positions(column, values)
+        if column.type != values.type:
+            column = _cast(column, values.type)
+        column = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+        table = self._table(name)
+        if len(column) <= FEW:
+            return np.array([table.get(value, -1) for value in column.to_pylist()], np.int32)
+        distinct = column.dictionary_encode()
+        found = [table.get(value, -1) for value in distinct.dictionary.to_pylist()]
+        indices = distinct.indices.fill_null(len(found)) if distinct.null_count else distinct.indices
+        places: Array = np.array([*found, -1], np.int32)[indices.to_numpy()]
+        return places
+
+    def _table(self, name: str) -> dict[Any, int]:
+        if name not in self._tables:
+            values = self._known(name).to_pylist()
+            table = {values[i]: i for i in reversed(range(len(values)))}  # of equal values the first counts
+            table.pop(None, None)
+            self._tables[name] = table
+        return self._tables[name]
+
+    def _known(self, name: str) -> pa.Array:
+        return self._domains if name == DOMAIN else self.vocabularies[name]
+
+    @functools.cached_property
+    def _domains(self) -> pa.Array:
+        return pa.array(self.domains, pa.string())
+
+    @functools.cached_property
+    def _tables(self) -> dict[str, dict[Any, int]]:
+        return {}
+
+
+def _padded(lists: Column, find: Find, vocabulary: str, length: int, *, left: bool) -> Array:
+    """(N, length) ids of N lists, cut to ``length`` (their last values if padded on the left) and padded."""
+    lists = lists.combine_chunks() if isinstance(lists, pa.ChunkedArray) else lists
+    if isinstance(lists, pa.ChunkedArray):  # no chunk at all
+        lists = pa.array([], lists.type)
+    out = np.full((len(lists), length), PADDING, np.int32)
+    if len(lists) == 0 or pa.types.is_null(lists.type):
         return out
+    lists = pc.fill_null(lists, pa.scalar([], lists.type)) if lists.null_count else lists
+    counts = pc.list_value_length(lists).to_numpy(zero_copy_only=False).astype(np.int64)
+    found = find(pc.list_flatten(lists), vocabulary) + np.int32(FIRST)
+    starts = np.cumsum(counts) - counts
+    row = np.repeat(np.arange(len(lists)), counts)
+    place = np.arange(len(found)) - np.repeat(starts, counts)
+    if left:
+        place += np.repeat(length - counts, counts)
+    kept = (place >= 0) & (place < length)
+    out[row[kept], place[kept]] = found[kept]
+    return out
 
 
 def _positions(column: pa.ChunkedArray | pa.Array, values: pa.Array) -> Array:

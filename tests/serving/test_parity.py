@@ -48,12 +48,11 @@ def test_nothing_of_the_variants_own_stores_is_changed(small):
 def test_a_feature_that_is_something_else_online_is_named_with_an_example(small, monkeypatch):
     read = parity.Ranker._read
 
-    def skewed(self, names, planned, distinct):
-        values, absent = read(self, names, planned, distinct)
-        if "year" in values:
-            values["year"] = [year or 0 for year in values["year"]]  # another default
-        if "user_rate" in values:
-            values["user_rate"] = [rate and rate + 1e-9 for rate in values["user_rate"]]
+    def skewed(self, distinct):
+        values, absent = read(self, distinct)
+        items, users = values["item",], values["user",]
+        items["year"] = [year or 0 for year in items["year"]]  # another default
+        users["user_rate"] = [rate and rate + 1e-9 for rate in users["user_rate"]]
         return values, absent
 
     monkeypatch.setattr(parity.Ranker, "_read", skewed)

@@ -60,20 +60,20 @@ def test_features_and_scores_are_those_of_the_training_frame_at_that_time(ranker
     assert dict(zip(answer.items, answer.scores, strict=True)) == scores
 
 
-def test_each_kind_of_key_is_read_once_however_many_candidates_there_are(ranker, monkeypatch):
-    calls: list[list[dict[str, str]]] = []
-    read = ranker._store.get_online_features
+def test_everything_is_read_at_once_and_each_key_once_however_many_candidates_there_are(ranker, monkeypatch):
+    calls: list[Any] = []
+    read = ranker._reader._read_rows
 
-    def counting(features: list[str], entity_rows: list[dict[str, str]]) -> Any:
-        calls.append(entity_rows)
-        return read(features=features, entity_rows=entity_rows)
+    def counting(config: Any, asked: Any) -> Any:
+        calls.append(asked)
+        return read(config, asked)
 
-    monkeypatch.setattr(ranker._store, "get_online_features", counting)
+    monkeypatch.setattr(ranker._reader, "_read_rows", counting)
     ranker.rank(request(items=CANDIDATES * 25, context={"device": "phone"}))
-    assert {tuple(rows[0]): len(rows) for rows in calls} == {
+    assert len(calls) == 1
+    assert {one.names: len(one.keys) for one in calls[0]} == {
         ("user",): 1, ("item",): 4, ("domain",): 1, ("user", "domain"): 1, ("item", "domain"): 4,
     }  # fmt: skip
-    assert len(calls) == 5
 
 
 def test_a_candidate_scores_the_same_whatever_is_asked_for_beside_it(ranker):

@@ -2,7 +2,7 @@
 
 The stock store keeps what was written last, whatever its time, and keeps times in whole seconds. Here a value is
 replaced by one of the same time or a later one alone, and times are kept in microseconds. Readers are not held up while
-somebody writes.
+somebody writes. :meth:`GuardedSqliteOnlineStore.read_rows` takes everything a request asks for at once.
 
 ``online_store: {type: multidomain.features.online.GuardedSqliteOnlineStore}`` in ``feature_store.yaml`` chooses this
 store. Imported by Feast only: nothing else of the package loads it at start.
@@ -24,6 +24,7 @@ from feast.protos.feast.types.Value_pb2 import Value
 from feast.repo_config import RepoConfig
 from pydantic import StrictStr
 
+from .rows import Asked, entity_bytes
 from .stored import EPOCH, microseconds
 
 WAIT = 30_000  # milliseconds for another writer to end
@@ -81,21 +82,43 @@ class GuardedSqliteOnlineStore(SqliteOnlineStore):
         wanted = None if requested_features is None else set(requested_features)
         found: dict[bytes, dict[str, Value]] = {}
         times: dict[bytes, int] = {}
+        for key, feature, value, time in self._cells(config, table, keys):
+            if wanted is None or feature in wanted:
+                if key not in found:
+                    found[key], times[key] = {}, time
+                found[key][feature] = Value.FromString(value)
+        moments = {key: EPOCH + timedelta(microseconds=time) for key, time in times.items()}
+        return [(moments[key], found[key]) if key in found else (None, None) for key in keys]
+
+    def read_rows(self, config: RepoConfig, asked: Sequence[Asked]) -> list[list[list[Value | None]]]:
+        """For each thing asked a row for each entity, with a value for each feature; None where there is none."""
+        return [self._rows(config, one) for one in asked]
+
+    def _rows(self, config: RepoConfig, asked: Asked) -> list[list[Value | None]]:
+        rows: dict[bytes, list[Value | None]] = {
+            key: [None] * asked.width for key in entity_bytes(asked.names, asked.keys)
+        }
+        keys, first = list(rows), 0
+        for table, columns in asked.wanted:
+            place = {column: first + i for i, column in enumerate(columns)}
+            for key, feature, value, _ in self._cells(config, table, keys):
+                if feature in place:
+                    rows[key][place[feature]] = Value.FromString(value)
+            first += len(columns)
+        return list(rows.values())
+
+    def _cells(
+        self, config: RepoConfig, table: FeatureView, keys: list[bytes]
+    ) -> Iterator[tuple[bytes, str, bytes, int]]:
+        """Key, feature, serialized value and time (microseconds) of everything the view has of these keys."""
         connection, name = self._get_conn(config), self._table(config, table)
         for first in range(0, len(keys), READ):
             part = keys[first : first + READ]
-            rows = connection.execute(  # a sum has no declared type, so that the number is not taken for seconds
+            yield from connection.execute(  # a sum has no declared type, so that the number is not taken for seconds
                 f"SELECT entity_key, feature_name, value, event_ts + 0 FROM {name} "
                 f"WHERE entity_key IN ({', '.join('?' * len(part))})",
                 part,
             )
-            for key, feature, value, time in rows:
-                if wanted is None or feature in wanted:
-                    if key not in found:
-                        found[key], times[key] = {}, time
-                    found[key][feature] = Value.FromString(value)
-        moments = {key: EPOCH + timedelta(microseconds=time) for key, time in times.items()}
-        return [(moments[key], found[key]) if key in found else (None, None) for key in keys]
 
     def _get_conn(self, config: RepoConfig) -> sqlite3.Connection:
         if self._conn is None:

@@ -5,3 +5,4 @@ from .events import record as record
 from .ranker import Ranker as Ranker
 from .ranker import Ranking as Ranking
 from .ranker import Request as Request
+from .reads import RowCache as RowCache

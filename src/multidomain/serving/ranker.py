@@ -1,9 +1,9 @@
 """The one way from a request to an order: online features, encoder, model, scores.
 
-A request names a user, a domain and candidates. Their features are read from Feast's online store, with one read for
-each kind of key however many candidates there are, and put into the columns the packaged model was trained on; its own
-encoder and weights do the rest, as for a row of the training frame. A user, item or domain that is not known has no
-features, which the encoder takes for unknown.
+A request names a user, a domain and candidates. Their features are read from Feast's online store, all of them at once
+and each key once however many candidates there are (:mod:`multidomain.serving.reads`), and put into the columns the
+packaged model was trained on; its own encoder and weights do the rest, as for a row of the training frame. A user, item
+or domain that is not known has no features, which the encoder takes for unknown.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import DataError
 from ..features import repository
-from ..features.views import View, views
+from ..features.views import views
 from ..schema import REMAINDER, Variant
+from .reads import Key, Names, OnlineReader, RowCache
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
     from ..packaging.scorer import Scorer
 
-Keys = tuple[str, ...]
+Cells = Sequence[Any]  # of one feature, a value for each key
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,31 +73,41 @@ class Ranker:
         variant: what the model was trained on.
         store: Feast's, with the variant's project.
         scorer: the model with its encoder.
+        cache: keeps rows of items and domains for some seconds. Without one every request reads what the store has now.
+
+    Raises:
+        DataError: a view, or a feature of it, is not registered.
     """
 
-    def __init__(self, *, variant: Variant, store: FeatureStore, scorer: Scorer) -> None:
+    def __init__(self, *, variant: Variant, store: FeatureStore, scorer: Scorer, cache: RowCache | None = None) -> None:
         self.variant, self.scorer, self.counted = variant, scorer, Counter[str]()
         self._store, self._domains = store, frozenset(scorer.encoder.domains)
-        self._reads: dict[Keys, list[View]] = {}
-        for view in views(variant):
-            if any(column.name in scorer.columns for column in view.columns):
-                self._reads.setdefault(view.keys, []).append(view)
-        read = {column.name for found in self._reads.values() for view in found for column in view.columns}
-        self.context = tuple(name for name in scorer.columns if name not in read and name != "domain")
+        read = {view: [c.name for c in view.columns if c.name in scorer.columns] for view in views(variant)}
+        planned = [view for view, columns in read.items() if columns]
+        self._reader = OnlineReader(store=store, views=planned, features=scorer.columns, cache=cache)
+        online = {column for columns in read.values() for column in columns}
+        self.context = tuple(name for name in scorer.columns if name not in online and name != "domain")
 
     @classmethod
-    def open(cls, variant: Variant, architecture: str, version: int | str | None = None) -> Ranker:
+    def open(
+        cls,
+        variant: Variant,
+        architecture: str,
+        version: int | str | None = None,
+        *,
+        cache: RowCache | None = None,
+    ) -> Ranker:
         """With the registered champion, or another version of it, and the variant's online store.
 
         Raises:
             ConfigurationError: there is no such model.
-            DataError: the variant was never registered with Feast.
+            DataError: the variant was never registered with Feast, or a view of it is not.
         """
         from ..packaging import registry
 
         scorer = registry.scorer(*registry.find(variant.key, architecture, version))
         store, _ = repository.service(variant)
-        return cls(variant=variant, store=store, scorer=scorer)
+        return cls(variant=variant, store=store, scorer=scorer, cache=cache)
 
     def rank(self, request: Request) -> Ranking:
         """The candidates by score.
@@ -120,20 +131,22 @@ class Ranker:
         import pyarrow as pa
 
         keys = self._keys(request)
-        columns: dict[str, Any] = {"domain": keys["domain"]}
-        missing: dict[str, int] = {}
-        for names, planned in self._reads.items():
-            asked = list(zip(*(keys[name] for name in names), strict=True))
-            place = {key: i for i, key in enumerate(dict.fromkeys(asked))}
-            rows = pa.array([place[key] for key in asked])
-            found, absent = self._read(names, planned, list(place))
-            missing |= absent
-            columns |= {name: pa.array(values, self.scorer.columns[name]).take(rows) for name, values in found.items()}
-        columns |= self._context(request, len(keys["item"]))
+        types = self.scorer.columns
+        asked = {names: list(zip(*(keys[name] for name in names), strict=True)) for names in self._reader.columns}
+        distinct = {names: list(dict.fromkeys(found)) for names, found in asked.items()}
+        values, missing = self._read(distinct)
+        given = {"domain": keys["domain"], **self._context(request, len(keys["item"]))}
+        columns = {name: pa.array(cells, types[name]) for name, cells in given.items()}
+        for names, found in values.items():
+            arrays = {name: pa.array(cells, types[name]) for name, cells in found.items()}
+            if len(distinct[names]) < len(asked[names]):
+                place = {key: i for i, key in enumerate(distinct[names])}
+                rows = pa.array([place[key] for key in asked[names]])
+                arrays = {name: array.take(rows) for name, array in arrays.items()}
+            columns |= arrays
         if not_given := sum(name not in request.context for name in self.context):
             missing["context"] = not_given
-        types = self.scorer.columns
-        return pa.table({name: pa.array(columns[name], types[name]) for name in types}), missing
+        return pa.table({name: columns[name] for name in types}), missing
 
     def _keys(self, request: Request) -> dict[str, list[str]]:
         """User, item and domain of every candidate; a domain that training did not know is in the remainder."""
@@ -146,21 +159,18 @@ class Ranker:
         known = [domain if domain in self._domains else REMAINDER for domain in domains]
         return {"user": [str(request.user)] * len(items), "item": items, "domain": known}
 
-    def _read(
-        self, names: Keys, planned: list[View], distinct: list[Keys]
-    ) -> tuple[dict[str, list[Any]], dict[str, int]]:
-        """Features of these keys, and of each view how many it knows nothing of. One call, whatever their number."""
-        wanted = {view.name: [c.name for c in view.columns if c.name in self.scorer.columns] for view in planned}
-        found = self._store.get_online_features(
-            features=[f"{view}:{column}" for view, columns in wanted.items() for column in columns],
-            entity_rows=[dict(zip(names, key, strict=True)) for key in distinct],
-        ).to_dict()
-        absent = {
-            view: sum(all(cell is None for cell in row) for row in zip(*(found[name] for name in columns), strict=True))
-            for view, columns in wanted.items()
-        }
-        values = {name: found[name] for columns in wanted.values() for name in columns}
-        return values, {view: count for view, count in absent.items() if count}
+    def _read(self, distinct: Mapping[Names, list[Key]]) -> tuple[dict[Names, dict[str, Cells]], dict[str, int]]:
+        """Of each kind of key the features of these keys, and of each view how many it knows nothing of."""
+        values: dict[Names, dict[str, Cells]] = {names: {} for names in distinct}
+        missing: dict[str, int] = {}
+        for names, rows in self._reader.rows(distinct).items():
+            cells = list(zip(*rows, strict=True))
+            for view, columns in self._reader.columns[names].items():
+                held, cells = cells[: len(columns)], cells[len(columns) :]
+                values[names] |= zip(columns, held, strict=True)
+                if absent := sum(row.count(None) == len(row) for row in zip(*held, strict=True)):
+                    missing[view] = absent
+        return values, missing
 
     def _context(self, request: Request, candidates: int) -> dict[str, list[Any]]:
         columns: dict[str, list[Any]] = {}

@@ -1,0 +1,52 @@
+"""What a request asks of an online store, and the bytes under which the stores keep an entity.
+
+Feast's ``online_read`` takes one view and a message for each entity. The stores of :mod:`multidomain.features.online`
+and :mod:`multidomain.features.online_redis` have ``read_rows`` beside it, which takes all that a request asks for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from struct import pack
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from feast import FeatureView
+
+VERSION = 3  # of Feast's serialization of keys, which feature_store.yaml names
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """Features of some entities of one kind.
+
+    Attributes:
+        names: join keys, which are texts.
+        keys: of each entity their values, in the order of ``names``; no entity twice.
+        wanted: views with these join keys, and features of each.
+    """
+
+    names: tuple[str, ...]
+    keys: Sequence[tuple[str, ...]]
+    wanted: tuple[tuple[FeatureView, tuple[str, ...]], ...]
+
+    @property
+    def width(self) -> int:
+        """How many features that is."""
+        return sum(len(columns) for _, columns in self.wanted)
+
+
+def entity_bytes(names: Sequence[str], keys: Sequence[Sequence[str]]) -> list[bytes]:
+    """What ``feast.infra.key_encoding_utils.serialize_entity_key`` makes of these entities in its version 3.
+
+    That function takes a message for each and is ten times as slow.
+    """
+    order = sorted(range(len(names)), key=names.__getitem__)
+    head = b"".join([pack("<I", len(names)), *(_text(names[i]) for i in order)])
+    return [head + b"".join([_text(key[i]) for i in order]) for key in keys]
+
+
+def _text(value: str) -> bytes:
+    encoded = value.encode("utf8")
+    return pack("<II", 2, len(encoded)) + encoded  # 2: Feast's ValueType.STRING
