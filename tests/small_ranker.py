@@ -22,7 +22,7 @@ class SmallLog:
 
     def __init__(self, folder: Path, rows: int = 400) -> None:
         self.folder, self.frame = folder, folder / "frame.parquet"
-        self.bench = Bench(folder, small_schema(folder).variant())
+        self.bench = Bench(folder, small_schema(folder, request="[hour, weekday]").variant())
         self.variant = self.bench.variant
         impressions = one_world(log(7, rows=rows))
         self.bench.build(impressions)

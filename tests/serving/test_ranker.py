@@ -14,6 +14,7 @@ from small_ranker import SmallLog
 from multidomain.errors import DataError
 from multidomain.features import repository
 from multidomain.features.materialize import materialize
+from multidomain.features.request_time import TIME
 from multidomain.serving import Ranker, Request
 
 AT = dt.datetime.fromtimestamp((START + 2.5 * DAY) / 1e6, dt.UTC)
@@ -34,13 +35,15 @@ def ranker(tmp_path_factory):
 
 
 def request(**changed: Any) -> Request:
-    return Request(**{"user": "ann@", "domain": "shop", "items": CANDIDATES, "context": CONTEXT, **changed})
+    usual = {"user": "ann@", "domain": "shop", "items": CANDIDATES, "context": CONTEXT, "at": AT}
+    return Request(**{**usual, **changed})
 
 
 def joined(ranker: Ranker, asked: Request) -> pa.Table:
     """The rows of a training frame for the request, joined by time from the view tables."""
     store, service = repository.service(ranker.variant)
-    rows = [{"user": asked.user, "item": i, "domain": asked.domain, "event_timestamp": AT} for i in asked.items]
+    row = {"user": asked.user, "domain": asked.domain, "event_timestamp": AT, TIME: int(AT.timestamp()) * 1_000_000}
+    rows = [{**row, "item": item} for item in asked.items]
     found = store.get_historical_features(features=service, entity_df=pa.Table.from_pylist(rows)).to_arrow()
     context = {name: v if isinstance(v, list) else [v] * len(rows) for name, v in asked.context.items()}
     for name, values in context.items():
@@ -58,6 +61,26 @@ def test_features_and_scores_are_those_of_the_training_frame_at_that_time(ranker
     scores = dict(zip(CANDIDATES, ranker.scorer.score(expected), strict=True))
     assert list(answer.scores) == sorted(scores.values(), reverse=True)
     assert dict(zip(answer.items, answer.scores, strict=True)) == scores
+
+
+@pytest.mark.parametrize(
+    ("at", "hour", "weekday"),
+    [
+        (dt.datetime(2026, 11, 22, 23, 59), 23, 6),
+        (dt.datetime(2026, 11, 23, 1, tzinfo=dt.timezone(dt.timedelta(hours=2))), 23, 6),
+    ],
+    ids=["no zone is UTC", "Monday two hours east of it"],
+)
+def test_the_requests_time_makes_its_hour_and_weekday(ranker, at, hour, weekday):
+    features = ranker.rank(request(at=at)).features
+    assert set(features["hour"].to_pylist()) == {hour}
+    assert set(features["weekday"].to_pylist()) == {weekday}
+
+
+def test_a_request_without_a_time_is_made_now(ranker):
+    before = dt.datetime.now(dt.UTC)
+    (hour,) = set(ranker.rank(request(at=None)).features["hour"].to_pylist())
+    assert hour in {before.hour, dt.datetime.now(dt.UTC).hour}
 
 
 def test_everything_is_read_at_once_and_each_key_once_however_many_candidates_there_are(ranker, monkeypatch):

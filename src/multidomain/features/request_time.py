@@ -7,16 +7,19 @@ source text in the registry and runs that, so a function here stands alone: it u
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+from ..errors import DataError
 from ..schema import Variant
 
 if TYPE_CHECKING:
-    from feast import OnDemandFeatureView
+    from feast import FeatureStore, OnDemandFeatureView
 
 SOURCE = "request"  # what a request tells of itself
 TIME = "request_time"  # microseconds since 1970, UTC
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def hour(inputs: dict[str, list[int]]) -> dict[str, list[int]]:
@@ -60,3 +63,32 @@ def on_demand_views(variant: Variant, *, tags: Mapping[str, str], owner: str) ->
         )
         for feature in variant.request_features
     ]
+
+
+class RequestTime:
+    """What a request's time makes of these features, by the functions that are registered.
+
+    Raises:
+        DataError: a feature's view is not registered.
+    """
+
+    def __init__(self, *, store: FeatureStore, features: Iterable[str]) -> None:
+        self._views = {name: _registered(store, name) for name in features}
+
+    def at(self, moment: datetime | None) -> dict[str, Any]:
+        """The value of each feature at a moment: now, where none is given; one without a zone is UTC."""
+        time = datetime.now(UTC) if moment is None else moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+        microseconds = (time - EPOCH) // timedelta(microseconds=1)
+        return {name: view.transform_dict({TIME: [microseconds]})[name][0] for name, view in self._views.items()}
+
+
+def _registered(store: FeatureStore, feature: str) -> OnDemandFeatureView:
+    from feast.errors import OnDemandFeatureViewNotFoundException
+
+    try:
+        return store.get_on_demand_feature_view(view_name(feature))
+    except OnDemandFeatureViewNotFoundException as error:
+        raise DataError(
+            f"Feast project '{store.project}' has no on-demand view '{view_name(feature)}'. "
+            "Register what the schema says now: kedro run --nodes=apply_feature_repository."
+        ) from error

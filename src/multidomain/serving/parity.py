@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import DataError
 from ..features import repository
 from ..features.materialize import materialize
+from ..features.request_time import TIME
 from ..progress import progress
 from ..schema import Variant
 from .ranker import Ranker, Request
@@ -154,7 +155,7 @@ def _both(variant: Variant, scorer: Scorer, asked: pa.Table, at: datetime) -> tu
         materialize(variant, until=at, store=store)
         ranker = Ranker(variant=variant, store=store, scorer=scorer)
         context = {name: asked[name].to_pylist() for name in ranker.context}
-        return _offline(variant, store, ranker, asked, at), _online(ranker, asked, context)
+        return _offline(variant, store, ranker, asked, at), _online(ranker, asked, context, at)
 
 
 def _offline(variant: Variant, store: Any, ranker: Ranker, asked: pa.Table, at: datetime) -> pa.Table:
@@ -163,6 +164,7 @@ def _offline(variant: Variant, store: Any, ranker: Ranker, asked: pa.Table, at: 
 
     keys = asked.select(["user", "item", "domain"])
     entities = keys.append_column("event_timestamp", pa.array([at] * len(asked), pa.timestamp("us", "UTC")))
+    entities = entities.append_column(TIME, entities["event_timestamp"].cast(pa.int64()))
     entities = entities.append_column("impression_id", asked["impression_id"])
     service = store.get_feature_service(repository.service_name(variant))
     found = store.get_historical_features(features=service, entity_df=entities).to_arrow()
@@ -173,7 +175,7 @@ def _offline(variant: Variant, store: Any, ranker: Ranker, asked: pa.Table, at: 
     return pa.table(columns).cast(pa.schema(list(types.items())))
 
 
-def _online(ranker: Ranker, asked: pa.Table, context: Mapping[str, list[Any]]) -> pa.Table:
+def _online(ranker: Ranker, asked: pa.Table, context: Mapping[str, list[Any]], at: datetime) -> pa.Table:
     """By requests: the impressions of one user and domain are the candidates of one."""
     import numpy as np
     import pyarrow as pa
@@ -185,7 +187,7 @@ def _online(ranker: Ranker, asked: pa.Table, context: Mapping[str, list[Any]]) -
     answers: list[pa.Table] = []
     for (user, domain), places in together.items():
         given = {name: [values[i] for i in places] for name, values in context.items()}
-        request = Request(user=user, domain=domain, items=[items[i] for i in places], context=given)
+        request = Request(user=user, domain=domain, items=[items[i] for i in places], context=given, at=at)
         answers.append(ranker.features(request)[0])
     order: np.ndarray[Any, Any] = np.argsort(np.concatenate([np.array(places) for places in together.values()]))
     return pa.concat_tables(answers).take(pa.array(order))

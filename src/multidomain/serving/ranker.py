@@ -11,10 +11,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from ..errors import DataError
 from ..features import repository
+from ..features.request_time import RequestTime
 from ..features.views import views
 from ..schema import REMAINDER, Variant
 from .reads import Key, Names, OnlineReader, RowCache
@@ -37,12 +39,14 @@ class Request:
         items: the candidates, as in the log.
         domain: its name, for all candidates or one for each.
         context: per context feature its value, for all candidates, or a list with one for each.
+        at: when it is made, for what is made of that; now, where none is given. One without a zone is UTC.
     """
 
     user: str
     items: Sequence[str]
     domain: str | Sequence[str]
     context: Mapping[str, Any] = field(default_factory=dict)
+    at: datetime | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +89,9 @@ class Ranker:
         read = {view: [c.name for c in view.columns if c.name in scorer.columns] for view in views(variant)}
         planned = [view for view, columns in read.items() if columns]
         self._reader = OnlineReader(store=store, views=planned, features=scorer.columns, cache=cache)
-        online = {column for columns in read.values() for column in columns}
+        made = [feature.name for feature in variant.request_features if feature.name in scorer.columns]
+        self._time = RequestTime(store=store, features=made)
+        online = {column for columns in read.values() for column in columns} | set(made)
         self.context = tuple(name for name in scorer.columns if name not in online and name != "domain")
 
     @classmethod
@@ -135,7 +141,9 @@ class Ranker:
         asked = {names: list(zip(*(keys[name] for name in names), strict=True)) for names in self._reader.columns}
         distinct = {names: list(dict.fromkeys(found)) for names, found in asked.items()}
         values, missing = self._read(distinct)
-        given = {"domain": keys["domain"], **self._context(request, len(keys["item"]))}
+        candidates = len(keys["item"])
+        given = {"domain": keys["domain"], **self._context(request, candidates)}
+        given |= {name: [value] * candidates for name, value in self._time.at(request.at).items()}
         columns = {name: pa.array(cells, types[name]) for name, cells in given.items()}
         for names, found in values.items():
             arrays = {name: pa.array(cells, types[name]) for name, cells in found.items()}
