@@ -1,0 +1,244 @@
+"""Whether features of training rows know more than had happened before the impression.
+
+For sampled impressions everything that is made of earlier ones is worked out again from ``partitioned``, by a query of
+its own: pairs of an impression and what its keys had before it, instead of running totals joined by time. What a
+feature counts, and until when, is read off its name (see :func:`counted`):
+
+=====================================  =============================================================================
+feature                                counts
+=====================================  =============================================================================
+``user_count``, ``user_rate``          the user's rows before the impression's instant
+``item_count`` … (any other key)       the key's rows of days before the impression's UTC day
+``user_count_7d`` … (of every key)     likewise, of the 7 days before the impression's UTC day
+``<history>_state``, ``<history>_…``   the user's positives before the impression's instant, the last of them in lists
+=====================================  =============================================================================
+
+Where :func:`multidomain.features.views.training_only` says so, of training rows alone.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ..io import connection
+from ..schema import CountKey, History, Variant
+from .views import MISSING, WEIGHT, keys_of, training_only, training_rate, views
+
+if TYPE_CHECKING:
+    import ibis.expr.types as ir
+    import pandas as pd
+    import pyarrow as pa
+
+_NAME = re.compile(r"(count|rate)(?:_(\d+)d)?")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Counted:
+    """What two features, a count and a rate, are made of.
+
+    Attributes:
+        key: whose rows.
+        count, rate: the features' names.
+        days: how many days before the impression's own; None: all there were.
+        training_only: whether validation and test rows are left out.
+    """
+
+    key: CountKey
+    count: str
+    rate: str
+    days: int | None
+    training_only: bool
+
+    @property
+    def daily(self) -> bool:
+        """Whether whole days are counted, not instants."""
+        return self.key != "user" or self.days is not None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Leaks:
+    """What was found.
+
+    Attributes:
+        rows: how many impressions were looked at.
+        features: one row per feature made of earlier impressions: ``view``, ``feature``, of how many impressions it
+            knows ``more`` than had happened before, or ``fewer``, and an ``example`` of the former (else the latter).
+    """
+
+    rows: int
+    features: pd.DataFrame
+
+
+def counted(variant: Variant) -> tuple[Counted, ...]:
+    """What the variant's counts and rates are made of, by their names."""
+    found: dict[tuple[CountKey, int | None], dict[str, str]] = {}
+    for feature in variant.count_features:
+        key: CountKey = feature.owner  # type: ignore[assignment]
+        name = _NAME.fullmatch(feature.name.removeprefix(f"{key}_"))
+        if name is None:
+            raise ValueError(f"what '{feature.name}' counts is not known to multidomain.features.leaks")
+        found.setdefault((key, int(name[2]) if name[2] else None), {})[name[1]] = feature.name
+    return tuple(
+        Counted(key=key, days=days, training_only=training_only(variant, key), **names)
+        for (key, days), names in found.items()
+    )
+
+
+def measure(
+    variant: Variant, partitioned: ir.Table, items: ir.Table, frame: ir.Table, *, rows: int = 1000, seed: int = 2021
+) -> Leaks:
+    """Look at ``rows`` impressions.
+
+    Args:
+        variant: what the frame was made of.
+        partitioned: every impression.
+        items: one row per item, columns under their raw names.
+        frame: the training frame.
+        rows: drawn among all of the frame's.
+        seed: of the draw.
+
+    Raises:
+        DataError: there are no training rows.
+    """
+    import pandas as pd
+
+    holds = {column.name: view.name for view in views(variant) if view.kind != "profile" for column in view.columns}
+    sample = _drawn(frame, list(holds), rows, seed)
+    prior = training_rate(partitioned) if variant.counts else 0.0
+    lines: list[dict[str, Any]] = []
+    for made in counted(variant):
+        lines += _compare_counts(made, sample, earlier(made, partitioned, sample), prior)
+    for history in variant.histories:
+        lines += _compare_history(history, variant, partitioned, items, sample)
+    table = pd.DataFrame([{"view": holds[line["feature"]], **line} for line in lines])
+    return Leaks(rows=len(sample), features=table)
+
+
+def earlier(made: Counted, partitioned: ir.Table, sample: pa.Table) -> dict[int, tuple[int, int]]:
+    """Of each impression with any: how many rows its key had before it, and how many positives among them."""
+    import ibis
+
+    def time(table: ir.Table) -> Any:
+        return table.timestamp.truncate("D") if made.daily else table.timestamp
+
+    keys = keys_of(made.key)
+    asked = ibis.memtable(sample)
+    asked = asked.select("impression_id", *keys, now=time(asked))
+    rows = partitioned.filter(partitioned.split == "train") if made.training_only else partitioned
+    rows = rows.select(*keys, "label", then=time(rows)).semi_join(asked, list(keys))
+    each = rows.group_by(**{f"{key}_": rows[key] for key in keys}, then=rows.then).aggregate(
+        rows=rows.count(), positives=rows.label.cast("int64").sum()
+    )
+    before = [asked[key] == each[f"{key}_"] for key in keys] + [each.then < asked.now]
+    if made.days is not None:
+        before.append(each.then >= asked.now - ibis.interval(days=made.days))
+    pairs = asked.join(each, before)
+    totals = pairs.group_by("impression_id").aggregate(rows=pairs.rows.sum(), positives=pairs.positives.sum())
+    found = connection().to_pyarrow(totals).to_pylist()
+    return {line["impression_id"]: (int(line["rows"]), int(line["positives"])) for line in found}
+
+
+def _compare_counts(
+    made: Counted, sample: pa.Table, expected: Mapping[int, tuple[int, int]], prior: float
+) -> list[dict[str, Any]]:
+    """A line for the count, and one for the positives that the rate is made of."""
+    counts = [count or 0 for count in sample[made.count].to_pylist()]
+    rates = sample[made.rate].to_pylist()
+    positives = [
+        0 if rate is None else round(rate * (count + WEIGHT) - WEIGHT * prior)
+        for count, rate in zip(counts, rates, strict=True)
+    ]
+    wanted = [expected.get(number, (0, 0)) for number in sample["impression_id"].to_pylist()]
+    return [
+        _line(made.count, sample, counts, [rows for rows, _ in wanted], _by_number),
+        _line(made.rate, sample, positives, [among for _, among in wanted], _by_number, unit=" positives"),
+    ]
+
+
+def _compare_history(
+    history: History, variant: Variant, partitioned: ir.Table, items: ir.Table, sample: pa.Table
+) -> list[dict[str, Any]]:
+    """A line for the number of positives so far, and one for each list."""
+    state = history.feature("state")
+    own = Counted(key="user", count=state, rate="", days=None, training_only=False)
+    totals = earlier(own, partitioned, sample)
+    lists = _last_positives(history, variant, partitioned, items, sample)
+    numbers = sample["impression_id"].to_pylist()
+    found = [known or 0 for known in sample[state].to_pylist()]
+    lines = [_line(state, sample, found, [totals.get(n, (0, 0))[1] for n in numbers], _by_number)]
+    for name, _ in history.fields:
+        feature = history.feature(name)
+        held = [known or [] for known in sample[feature].to_pylist()]
+        lines.append(_line(feature, sample, held, [lists.get(n, {}).get(name, []) for n in numbers], _by_values))
+    return lines
+
+
+def _last_positives(
+    history: History, variant: Variant, partitioned: ir.Table, items: ir.Table, sample: pa.Table
+) -> dict[int, dict[str, list[Any]]]:
+    """Of each impression with earlier positives, the fields of the user's last ones, oldest first."""
+    import ibis
+
+    asked = ibis.memtable(sample).select("impression_id", "user", now="timestamp")
+    rows = partitioned.filter(partitioned.label == 1).semi_join(asked, "user")
+    rows = rows.select(user_="user", item="item", then="timestamp", number="impression_id")
+    pairs = asked.join(rows, [asked.user == rows.user_, rows.then < asked.now])
+    latest = [ibis.desc("then"), ibis.desc("number")]
+    pairs = pairs.mutate(place=ibis.row_number().over(group_by="impression_id", order_by=latest))
+    pairs = pairs.filter(pairs.place < history.length)
+    fields = {}
+    for name, _ in history.fields:
+        feature = variant.schema.feature(name)
+        kind = {"string": "string", "int": "int64", "float": "float64"}[feature.value_type]
+        fields[name] = items[feature.column].cast(kind)
+    known = items.select(item_=items[variant.schema.roles.item].cast("string"), **fields)
+    pairs = pairs.join(known, pairs.item == known.item_, how="left")
+    lists = {
+        name: pairs[name]
+        .fill_null(MISSING[variant.schema.feature(name).value_type])
+        .collect(order_by=[pairs.then, pairs.number])
+        for name in fields
+    }
+    found = connection().to_pyarrow(pairs.group_by("impression_id").aggregate(**lists)).to_pylist()
+    return {line["impression_id"]: line for line in found}
+
+
+def _line(
+    feature: str,
+    sample: pa.Table,
+    found: list[Any],
+    expected: list[Any],
+    beyond: Callable[[Any, Any], bool],
+    *,
+    unit: str = "",
+) -> dict[str, Any]:
+    """``beyond(a, b)``: a has something that b has not."""
+    pairs = list(zip(found, expected, strict=True))
+    more = [i for i, (one, other) in enumerate(pairs) if beyond(one, other)]
+    fewer = [i for i, (one, other) in enumerate(pairs) if beyond(other, one) and not beyond(one, other)]
+    example = ""
+    for i in (more or fewer)[:1]:
+        number, at = sample["impression_id"][i].as_py(), sample["timestamp"][i].as_py()
+        example = f"impression {number} at {at}: found {found[i]!r}{unit}, expected {expected[i]!r}"
+    return {"feature": feature, "more": len(more), "fewer": len(fewer), "example": example}
+
+
+def _by_number(one: int, other: int) -> bool:
+    return one > other
+
+
+def _by_values(one: list[Any], other: list[Any]) -> bool:
+    return bool(Counter(map(repr, one)) - Counter(map(repr, other)))
+
+
+def _drawn(frame: ir.Table, names: list[str], rows: int, seed: int) -> pa.Table:
+    """Impressions of all splits with their keys, times and these features."""
+    import ibis
+
+    draw = (ibis.literal(f"{seed}:") + frame.impression_id.cast("string")).hexdigest("md5")
+    keys = ["impression_id", "user", "item", "domain", "timestamp"]
+    return frame.order_by(draw).limit(rows).select(*keys, *names).to_pyarrow()
