@@ -20,13 +20,13 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..io import connection
 from ..schema import CountKey, History, Variant
-from .views import MISSING, WEIGHT, keys_of, training_only, training_rate, views
+from .views import MISSING, WEIGHT, keys_of, training_only, views
 
 if TYPE_CHECKING:
     import ibis.expr.types as ir
@@ -89,7 +89,14 @@ def counted(variant: Variant) -> tuple[Counted, ...]:
 
 
 def measure(
-    variant: Variant, partitioned: ir.Table, items: ir.Table, frame: ir.Table, *, rows: int = 1000, seed: int = 2021
+    variant: Variant,
+    partitioned: ir.Table,
+    items: ir.Table,
+    frame: ir.Table,
+    *,
+    prior: float,
+    rows: int = 1000,
+    seed: int = 2021,
 ) -> Leaks:
     """Look at ``rows`` impressions.
 
@@ -98,17 +105,14 @@ def measure(
         partitioned: every impression.
         items: one row per item, columns under their raw names.
         frame: the training frame.
+        prior: of the rates.
         rows: drawn among all of the frame's.
         seed: of the draw.
-
-    Raises:
-        DataError: there are no training rows.
     """
     import pandas as pd
 
     holds = {column.name: view.name for view in views(variant) if view.kind != "profile" for column in view.columns}
     sample = _drawn(frame, list(holds), rows, seed)
-    prior = training_rate(partitioned) if variant.counts else 0.0
     lines: list[dict[str, Any]] = []
     for made in counted(variant):
         lines += _compare_counts(made, sample, earlier(made, partitioned, sample), prior)
@@ -154,57 +158,92 @@ def _compare_counts(
     ]
     wanted = [expected.get(number, (0, 0)) for number in sample["impression_id"].to_pylist()]
     return [
-        _line(made.count, sample, counts, [rows for rows, _ in wanted], _by_number),
-        _line(made.rate, sample, positives, [among for _, among in wanted], _by_number, unit=" positives"),
+        _numbers(made.count, sample, counts, [rows for rows, _ in wanted]),
+        _numbers(made.rate, sample, positives, [among for _, among in wanted], unit=" positives"),
     ]
 
 
 def _compare_history(
     history: History, variant: Variant, partitioned: ir.Table, items: ir.Table, sample: pa.Table
 ) -> list[dict[str, Any]]:
-    """A line for the number of positives so far, and one for each list."""
+    """A line for the number of positives so far, and one for each list.
+
+    A list knows more where it holds a value more often than the user's earlier positives did, and fewer where it lacks
+    one of the last of them.
+    """
     state = history.feature("state")
     own = Counted(key="user", count=state, rate="", days=None, training_only=False)
     totals = earlier(own, partitioned, sample)
-    lists = _last_positives(history, variant, partitioned, items, sample)
     numbers = sample["impression_id"].to_pylist()
-    found = [known or 0 for known in sample[state].to_pylist()]
-    lines = [_line(state, sample, found, [totals.get(n, (0, 0))[1] for n in numbers], _by_number)]
+    known = [count or 0 for count in sample[state].to_pylist()]
+    lines = [_numbers(state, sample, known, [totals.get(number, (0, 0))[1] for number in numbers])]
+    before = _positives_before(history, variant, partitioned, items, sample)
+    last = _last(before, history)
     for name, _ in history.fields:
         feature = history.feature(name)
-        held = [known or [] for known in sample[feature].to_pylist()]
-        lines.append(_line(feature, sample, held, [lists.get(n, {}).get(name, []) for n in numbers], _by_values))
+        lists = [held or [] for held in sample[feature].to_pylist()]
+        wanted = [last.get(number, {}).get(name, []) for number in numbers]
+        had = _had(before, name, numbers, lists)
+        more = [bool(Counter(held) - had.get(number, Counter())) for number, held in zip(numbers, lists, strict=True)]
+        fewer = [bool(Counter(due) - Counter(held)) for due, held in zip(wanted, lists, strict=True)]
+        lines.append(_line(feature, sample, lists, wanted, more, fewer))
     return lines
 
 
-def _last_positives(
+def _positives_before(
     history: History, variant: Variant, partitioned: ir.Table, items: ir.Table, sample: pa.Table
-) -> dict[int, dict[str, list[Any]]]:
-    """Of each impression with earlier positives, the fields of the user's last ones, oldest first."""
+) -> ir.Table:
+    """Pairs of a sampled impression and an earlier positive of its user, with the fields of the latter's item."""
     import ibis
 
     asked = ibis.memtable(sample).select("impression_id", "user", now="timestamp")
     rows = partitioned.filter(partitioned.label == 1).semi_join(asked, "user")
     rows = rows.select(user_="user", item="item", then="timestamp", number="impression_id")
     pairs = asked.join(rows, [asked.user == rows.user_, rows.then < asked.now])
-    latest = [ibis.desc("then"), ibis.desc("number")]
-    pairs = pairs.mutate(place=ibis.row_number().over(group_by="impression_id", order_by=latest))
-    pairs = pairs.filter(pairs.place < history.length)
-    fields = {}
-    for name, _ in history.fields:
-        feature = variant.schema.feature(name)
-        kind = {"string": "string", "int": "int64", "float": "float64"}[feature.value_type]
-        fields[name] = items[feature.column].cast(kind)
-    known = items.select(item_=items[variant.schema.roles.item].cast("string"), **fields)
+    fields = {name: variant.schema.feature(name) for name, _ in history.fields}
+    kinds = {"string": "string", "int": "int64", "float": "float64"}
+    typed = {name: items[feature.column].cast(kinds[feature.value_type]) for name, feature in fields.items()}
+    known = items.select(item_=items[variant.schema.roles.item].cast("string"), **typed)
     pairs = pairs.join(known, pairs.item == known.item_, how="left")
-    lists = {
-        name: pairs[name]
-        .fill_null(MISSING[variant.schema.feature(name).value_type])
-        .collect(order_by=[pairs.then, pairs.number])
-        for name in fields
-    }
-    found = connection().to_pyarrow(pairs.group_by("impression_id").aggregate(**lists)).to_pylist()
+    return pairs.mutate(**{n: pairs[n].fill_null(MISSING[feature.value_type]) for n, feature in fields.items()})
+
+
+def _last(before: ir.Table, history: History) -> dict[int, dict[str, list[Any]]]:
+    """Of each impression the fields of the last positives before it, oldest first."""
+    import ibis
+
+    latest = [ibis.desc("then"), ibis.desc("number")]
+    placed = before.mutate(place=ibis.row_number().over(group_by="impression_id", order_by=latest))
+    placed = placed.filter(placed.place < history.length)
+    lists = {name: placed[name].collect(order_by=[placed.then, placed.number]) for name, _ in history.fields}
+    found = connection().to_pyarrow(placed.group_by("impression_id").aggregate(**lists)).to_pylist()
     return {line["impression_id"]: line for line in found}
+
+
+def _had(before: ir.Table, name: str, numbers: list[int], lists: list[list[Any]]) -> dict[int, Counter[Any]]:
+    """How often the positives before each impression had the values that its list holds."""
+    import ibis
+    import pyarrow as pa
+
+    held = [(number, value) for number, values in zip(numbers, lists, strict=True) for value in set(values)]
+    if not held:
+        return {}
+    columns = [pa.array(column) for column in zip(*held, strict=True)]
+    asked = ibis.memtable(pa.table(columns, names=["number_", "value"]))
+    pairs = before.join(asked, [before.impression_id == asked.number_, before[name] == asked.value])
+    times = connection().to_pyarrow(pairs.group_by("number_", "value").aggregate(times=pairs.count()))
+    found: dict[int, Counter[Any]] = {}
+    for line in times.to_pylist():
+        found.setdefault(line["number_"], Counter())[line["value"]] = line["times"]
+    return found
+
+
+def _numbers(
+    feature: str, sample: pa.Table, found: list[int], expected: list[int], *, unit: str = ""
+) -> dict[str, Any]:
+    more = [one > other for one, other in zip(found, expected, strict=True)]
+    fewer = [one < other for one, other in zip(found, expected, strict=True)]
+    return _line(feature, sample, found, expected, more, fewer, unit=unit)
 
 
 def _line(
@@ -212,27 +251,18 @@ def _line(
     sample: pa.Table,
     found: list[Any],
     expected: list[Any],
-    beyond: Callable[[Any, Any], bool],
+    more: list[bool],
+    fewer: list[bool],
     *,
     unit: str = "",
 ) -> dict[str, Any]:
-    """``beyond(a, b)``: a has something that b has not."""
-    pairs = list(zip(found, expected, strict=True))
-    more = [i for i, (one, other) in enumerate(pairs) if beyond(one, other)]
-    fewer = [i for i, (one, other) in enumerate(pairs) if beyond(other, one) and not beyond(one, other)]
-    example = ""
-    for i in (more or fewer)[:1]:
+    """How many are more and how many fewer, with the first that is."""
+    example, wrong = "", more if any(more) else fewer
+    if any(wrong):
+        i = wrong.index(True)
         number, at = sample["impression_id"][i].as_py(), sample["timestamp"][i].as_py()
         example = f"impression {number} at {at}: found {found[i]!r}{unit}, expected {expected[i]!r}"
-    return {"feature": feature, "more": len(more), "fewer": len(fewer), "example": example}
-
-
-def _by_number(one: int, other: int) -> bool:
-    return one > other
-
-
-def _by_values(one: list[Any], other: list[Any]) -> bool:
-    return bool(Counter(map(repr, one)) - Counter(map(repr, other)))
+    return {"feature": feature, "more": sum(more), "fewer": sum(fewer), "example": example}
 
 
 def _drawn(frame: ir.Table, names: list[str], rows: int, seed: int) -> pa.Table:

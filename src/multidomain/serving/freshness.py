@@ -5,8 +5,9 @@ be given, each key as often as it is asked for. Beside them stands each key's la
 
 **The newest value online** is the latest time among these keys and some more: those whose rows in the table are the
 newest, up to the time that is asked for and up to where Feast's registry says the view was loaded. So it is exact where
-the store holds what the registry says. Where it does not, a key that was not read may be newer: no view is younger than
-it is said to be.
+the store holds what the registry says. Where it does not, a key that was not read may be newer: no view is older than
+it is said to be. What is newer than every row of the table was pushed by events since, says nothing of how new all
+other keys are, and is counted apart.
 
 **Compared with what.** ``online against tables``: the latest rows of the same keys; 0 where everything was loaded.
 ``online against training frame``: the rows of the same impressions, as they were known then; what has changed since,
@@ -54,10 +55,11 @@ class Freshness:
         at: the time that ages are measured against; None: the newest row of each view's own table.
         rows: how many impressions were drawn, of ``split``.
         views: one row per view: ``view``, ``kind``; ``keys`` of the drawn impressions that its table knows, how many of
-            them are ``absent`` online, older there (``behind``), or have another value of the same time there
-            (``differing``, with an ``example``); ``offline``, the time of its table's newest row, ``online``, of the
-            newest value found there, and ``loaded``, up to when the registry says it was loaded; ``age_hours`` of the
-            newest value online. A profile has no time of its own: no ``offline``, ``online`` and ``age_hours``.
+            them are ``absent`` online, older there (``behind``) or newer than all the table holds (``pushed``), how
+            many values of the same key and time are ``differing``, with an ``example``; ``offline``, the time of its
+            table's newest row, ``online``, of the newest value loaded from it, and ``loaded``, up to when the registry
+            says it was loaded; ``age_hours`` of the newest value online. A profile has no time of its own: no
+            ``offline``, ``online`` and ``age_hours``.
         features: one row per feature and ``comparison``: ``view``, ``feature``, ``psi``, ``chance``.
     """
 
@@ -102,7 +104,7 @@ def measure(
     store = store or repository.service(variant)[0]
     split, asked = _drawn(frame, planned, rows, seed)
     lines, features = [], []
-    with progress(total=len(planned), what="read what is online") as bar:
+    with progress(total=len(planned), what="read what is online", unit=" views") as bar:
         for view in planned:
             keys = list(zip(*(asked[key].to_pylist() for key in view.keys), strict=True))
             known = _Sides.of(view, store, folder / view.file, keys, at)
@@ -120,7 +122,8 @@ class _Sides:
     keys: list[Key]  # of the drawn impressions, each once
     offline: Mapping[Key, Row]
     online: Mapping[Key, Row]
-    newest: tuple[int | None, int | None]  # of all rows offline, of what was found online
+    newest: tuple[int | None, int | None]  # of all rows offline, of what was loaded of them
+    end: int  # the time of the table's last row, whatever time is asked for
     loaded: datetime | None
 
     @classmethod
@@ -131,13 +134,16 @@ class _Sides:
         more = _newest(table, view)
         if loaded is not None and (at is None or loaded < at):
             more |= _newest(_known(path, loaded), view)
+        end = max(_newest(_known(path, None), view).values(), default=0)
         online = _online(store, view, list(dict.fromkeys([*keys, *more])))
+        times = [time for time, _ in online.values() if time <= end]
         return cls(
             view=view,
             keys=keys,
             offline=_latest(table, view, keys),
             online=online,
-            newest=(max(more.values(), default=None), max((time for time, _ in online.values()), default=None)),
+            newest=(max(more.values(), default=None), max(times, default=None)),
+            end=end,
             loaded=loaded,
         )
 
@@ -165,6 +171,7 @@ class _Sides:
             "keys": len(self.offline),
             "absent": len(self.offline) - len(there),
             "behind": sum(self.online[key][0] < self.offline[key][0] for key in there),
+            "pushed": sum(self.online[key][0] > self.end for key in there),
             "differing": sum(each["differing"] + each["missing"] for each in told),
             "example": next((f"{each['feature']} of {each['example']}" for each in told if each["example"]), ""),
             "offline": _moment(offline),
@@ -196,13 +203,17 @@ def _known(path: Path, at: datetime | None) -> ir.Table:
 
 
 def _newest(table: ir.Table, view: View) -> dict[Key, int]:
-    """Keys of the newest rows, and their times."""
+    """Keys of the newest rows, each with the time of its latest."""
     import ibis
 
     rows = table.order_by(ibis.desc(TIME)).limit(NEWEST).select(*view.keys, TIME)
     found = connection().to_pyarrow(rows)
     keys = zip(*(found[key].to_pylist() for key in view.keys), strict=True)
-    return {key: time for key, time in zip(keys, _times(found), strict=True) if None not in key}
+    latest: dict[Key, int] = {}
+    for key, time in zip(keys, _times(found), strict=True):
+        if None not in key:
+            latest[key] = max(time, latest.get(key, time))
+    return latest
 
 
 def _latest(table: ir.Table, view: View, keys: Sequence[Key]) -> dict[Key, Row]:

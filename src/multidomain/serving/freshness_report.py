@@ -21,19 +21,21 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from rich.table import Table
 
-COUNTS = ("keys", "absent", "behind", "differing")
+COUNTS = ("keys", "absent", "behind", "pushed", "differing")
+WIDEST = 1.0  # PSI that is drawn; beyond it a circle is at the edge, and the number says how far
 _AGES = (
     "Hours from the newest value of each view online to the time it is held against; the dotted line is the age that "
     "is allowed. Profiles have no time of their own."
 )
 _VIEWS = (
     "Of the drawn impressions' keys that the view's table knows: how many are absent online, have an older value "
-    "there, or another value of the same time."
+    "there than the table, one that was pushed since the table ends, or another value of the same time."
 )
 _VALUES = (
     "Population stability index of what is online for the drawn impressions: bars against their keys' latest rows in "
     "the view tables, 0 where everything is loaded; circles against the rows of the same impressions in the training "
-    "frame, as known then. Dotted: 0.1 and 0.25, in common use the ends of little and of moderate."
+    "frame, as known then. The numbers are both. Dotted: 0.1 and 0.25, in common use the ends of little and of "
+    "moderate."
 )
 
 
@@ -85,17 +87,17 @@ def values(features: pd.DataFrame) -> Figure:
     place = np.arange(len(wide))
     figure, axes = plots.canvas(8.4, 1.5 + (0.24 if len(wide) > 12 else 0.36) * max(len(wide), 3))
     axes.barh(place, wide[AGAINST_TABLES], height=0.62, color=plots.COLOURS[0], label="view tables", zorder=2)
-    axes.scatter(
-        wide[AGAINST_FRAME], place, s=28, color=plots.COLOURS[4], edgecolor=plots.INK, label="training frame", zorder=4
-    )
+    top = min(WIDEST, 1.05 * float(np.nanmax([0.3, *wide.to_numpy().ravel()])))
+    style = {"color": plots.COLOURS[4], "edgecolor": plots.INK, "zorder": 4, "clip_on": False}
+    axes.scatter(wide[AGAINST_FRAME].clip(upper=top), place, s=28, label="training frame", **style)
     for bound in (LITTLE, drift.SIGNIFICANT):
         axes.axvline(bound, color=plots.INK, linewidth=1, linestyle=":", zorder=1)
-    for y, value in zip(place, wide[AGAINST_TABLES], strict=True):
-        text = f"{value:.3f}" if math.isfinite(value) else "–"
-        axes.annotate(text, (1.012, y), xycoords=("axes fraction", "data"), va="center", fontsize=9, color=plots.INK)
+    for y, *psi in zip(place, wide[AGAINST_TABLES], wide[AGAINST_FRAME], strict=True):
+        text = "   ".join(f"{value:.3f}" if math.isfinite(value) else "–" for value in psi)
+        axes.annotate(text, (1.02, y), xycoords=("axes fraction", "data"), va="center", fontsize=9, color=plots.INK)
     axes.set_yticks(place, [plots.short(name) for name in wide.index])
     axes.set_ylim(len(wide) - 0.4, -0.6)
-    axes.set_xlim(0, 1.05 * float(np.nanmax([0.3, *wide.to_numpy().ravel()])))
+    axes.set_xlim(0, top)
     axes.set_xlabel("population stability index of what is online")
     axes.tick_params(axis="y", length=0)
     axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, frameon=False, fontsize=10)

@@ -38,9 +38,10 @@ def measure_freshness(
     checks.require_views(variant)
     found = freshness.measure(variant, training_frame, feature_views, at=at, rows=options["rows"], seed=options["seed"])
     moved = found.features[(found.features.psi > drift.SIGNIFICANT) & (found.features.psi > found.features.chance)]
-    for comparison, lines in moved.groupby("comparison"):
+    for comparison, lines in moved.groupby("comparison"):  # counts grow: against the frame that is to be expected
+        level = logging.WARNING if comparison == freshness.AGAINST_TABLES else logging.INFO
         named = ", ".join(f"{name} ({psi:.2f})" for name, psi in zip(lines.feature, lines.psi, strict=True))
-        logger.warning("%s, PSI above %s: %s", comparison, drift.SIGNIFICANT, named)
+        logger.log(level, "%s, PSI above %s: %s", comparison, drift.SIGNIFICANT, named)
     return {
         "at": None if found.at is None else found.at.isoformat(),
         "rows": found.rows,
@@ -122,6 +123,8 @@ def _said(view: Mapping[str, Any], against: str, options: Mapping[str, Any]) -> 
     if view["age_hours"] is not None and view["age_hours"] > options["max_age_hours"]:
         age, allowed = f"{view['age_hours']:,.1f} hours", f"{options['max_age_hours']:g}"
         said.append(f"its newest value is of {view['online']}, {age} before {against} (allowed: {allowed})")
+    elif view["online"] is None and view["offline"] is not None:
+        said.append("nothing that its table holds is online")
     for name, words in (("absent", "are absent"), ("behind", "have an older value than the table")):
         count, allowed = view[name], options[f"max_{name}"]
         if count > allowed * view["keys"]:

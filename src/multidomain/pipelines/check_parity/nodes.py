@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...errors import ConfigurationError, unknown_key
@@ -34,6 +35,7 @@ def check_leaks(
     variant: Variant,
     partitioned: ir.Table,
     items: ir.Table,
+    feature_views: Path,
     training_frame: ir.Table,
     registered: Mapping[str, Any],
     options: Mapping[str, Any],
@@ -47,9 +49,13 @@ def check_leaks(
     """
     del registered
     from ...features import leaks
+    from ...features.views import read_manifest
     from ...serving import checks
 
-    found = leaks.measure(variant, partitioned, items, training_frame, rows=options["leak_rows"], seed=options["seed"])
+    prior = read_manifest(feature_views).get("prior", 0.0)
+    found = leaks.measure(
+        variant, partitioned, items, training_frame, prior=prior, rows=options["leak_rows"], seed=options["seed"]
+    )
     lines = found.features.to_dict("records")
     if fewer := [line for line in lines if line["fewer"] and not line["more"]]:
         named = "; ".join(f"{line['feature']}: {line['fewer']:,}, {line['example']}" for line in fewer)

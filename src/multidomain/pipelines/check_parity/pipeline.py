@@ -14,6 +14,7 @@ def create_pipeline() -> Pipeline:
         "variant": "variant",
         "partitioned": "partitioned",
         "items": "valid_items",
+        "feature_views": "feature_views",
         "training_frame": "training_frame",
         "registered": "registered_views",
         "options": "params:check_parity",
