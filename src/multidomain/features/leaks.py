@@ -184,8 +184,8 @@ def _compare_history(
         lists = [held or [] for held in sample[feature].to_pylist()]
         wanted = [last.get(number, {}).get(name, []) for number in numbers]
         had = _had(before, name, numbers, lists)
-        more = [bool(Counter(held) - had.get(number, Counter())) for number, held in zip(numbers, lists, strict=True)]
-        fewer = [bool(Counter(due) - Counter(held)) for due, held in zip(wanted, lists, strict=True)]
+        more = [bool(_count(held) - had.get(number, Counter())) for number, held in zip(numbers, lists, strict=True)]
+        fewer = [bool(_count(due) - _count(held)) for due, held in zip(wanted, lists, strict=True)]
         lines.append(_line(feature, sample, lists, wanted, more, fewer))
     return lines
 
@@ -220,7 +220,7 @@ def _last(before: ir.Table, history: History) -> dict[int, dict[str, list[Any]]]
     return {line["impression_id"]: line for line in found}
 
 
-def _had(before: ir.Table, name: str, numbers: list[int], lists: list[list[Any]]) -> dict[int, Counter[Any]]:
+def _had(before: ir.Table, name: str, numbers: list[int], lists: list[list[Any]]) -> dict[int, Counter[str]]:
     """How often the positives before each impression had the values that its list holds."""
     import ibis
     import pyarrow as pa
@@ -232,10 +232,15 @@ def _had(before: ir.Table, name: str, numbers: list[int], lists: list[list[Any]]
     asked = ibis.memtable(pa.table(columns, names=["number_", "value"]))
     pairs = before.join(asked, [before.impression_id == asked.number_, before[name] == asked.value])
     times = connection().to_pyarrow(pairs.group_by("number_", "value").aggregate(times=pairs.count()))
-    found: dict[int, Counter[Any]] = {}
+    found: dict[int, Counter[str]] = {}
     for line in times.to_pylist():
-        found.setdefault(line["number_"], Counter())[line["value"]] = line["times"]
+        found.setdefault(line["number_"], Counter())[repr(line["value"])] = line["times"]
     return found
+
+
+def _count(values: list[Any]) -> Counter[str]:
+    """As text, so that what stands for a missing number equals itself."""
+    return Counter(map(repr, values))
 
 
 def _numbers(
