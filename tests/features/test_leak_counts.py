@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import ibis
 import numpy as np
 import pytest
 from feature_oracle import DAY, PRIOR, Bench, log, one_world, small_schema
 
-from multidomain.features import leaks, views
+from multidomain.features import leaks, views, windows
 from multidomain.features.leaks import Counted
 from multidomain.io import connection
-from multidomain.schema import Feature
 
 SPLITS = ("user_time", "time", "official")
 
@@ -115,16 +112,23 @@ def test_windows_of_days_end_with_the_day_before_the_impressions(bench, key, day
         assert found.get(row.impression_id) == expected
 
 
-def test_what_a_feature_counts_is_read_off_its_name():
-    names = ["user_count", "user_rate", "user_count_7d", "user_rate_7d"]
-    names += ["item_domain_count_30d", "item_domain_rate_30d"]
-    features = [Feature(name=n, column=n, owner="user" if n.startswith("user") else "item_domain") for n in names]
-    found = leaks.counted(SimpleNamespace(count_features=features, split=SimpleNamespace(kind="user_time")))
-    assert [(made.key, made.count, made.rate, made.days, made.daily, made.training_only) for made in found] == [
-        ("user", "user_count", "user_rate", None, False, False),
-        ("user", "user_count_7d", "user_rate_7d", 7, True, False),
-        ("item_domain", "item_domain_count_30d", "item_domain_rate_30d", 30, True, True),
-    ]
-    strange = Feature(name="user_sum", column="user_sum", owner="user")
-    with pytest.raises(ValueError, match="user_sum"):
-        leaks.counted(SimpleNamespace(count_features=[strange], split=SimpleNamespace(kind="time")))
+def test_every_count_and_rate_of_a_variant_is_looked_at_windows_too(bench):
+    made = leaks.made_of(bench.variant)
+    assert [name for each in made for name in (each.count, each.rate)] == [f.name for f in bench.variant.count_features]
+    found = {each.count: (each.key, each.days, each.daily, each.training_only) for each in made}
+    assert found["user_count"] == ("user", None, False, False)
+    assert found["user_count_3d"] == ("user", 3, True, False)
+    assert found["item_domain_count"] == ("item_domain", None, True, True)
+    assert found["item_domain_count_1d"] == ("item_domain", 1, True, True)
+
+
+def test_a_window_that_takes_its_own_day_in_is_a_leak_of_the_windows_alone(bench, monkeypatch):
+    right = windows._moved
+
+    def a_day_early(*arguments, after, **options):
+        return right(*arguments, after=after - 1, **options)
+
+    monkeypatch.setattr(windows, "_moved", a_day_early)
+    more = measured(bench, one_world(log(2))).features.set_index("feature").more
+    assert (more[[f"{key}_count_1d" for key in bench.variant.counts]] > 0).all()
+    assert not more[[f"{key}_count" for key in bench.variant.counts]].any()

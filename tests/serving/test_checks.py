@@ -154,10 +154,10 @@ def test_a_days_counts_known_on_that_day_are_caught_too(small, monkeypatch):
 def test_another_default_online_is_caught_by_the_check_skew(small, monkeypatch):
     read = parity.Ranker._read
 
-    def skewed(self: Ranker, *arguments: Any) -> Any:
-        values, absent = read(self, *arguments)
-        return {name: [0 if v is None else v for v in column] if name == "year" else column
-                for name, column in values.items()}, absent  # fmt: skip
+    def skewed(self: Ranker, distinct: Any) -> Any:
+        values, absent = read(self, distinct)
+        values["item",]["year"] = [year or 0 for year in values["item",]["year"]]
+        return values, absent
 
     monkeypatch.setattr(parity.Ranker, "_read", skewed)
     said = refused(skew_check, small)

@@ -1,8 +1,8 @@
 """Whether features of training rows know more than had happened before the impression.
 
 For sampled impressions everything that is made of earlier ones is worked out again from ``partitioned``, by a query of
-its own: pairs of an impression and what its keys had before it, instead of running totals joined by time. What a
-feature counts, and until when, is read off its name (see :func:`counted`):
+its own: pairs of an impression and what its keys had before it, instead of running totals joined by time. What each
+feature counts, and until when (see :func:`made_of`):
 
 =====================================  =============================================================================
 feature                                counts
@@ -18,22 +18,19 @@ Where :func:`multidomain.features.views.training_only` says so, of training rows
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..io import connection
-from ..schema import CountKey, History, Variant
+from ..schema import CountKey, History, Variant, counted
 from .views import MISSING, WEIGHT, keys_of, training_only, views
 
 if TYPE_CHECKING:
     import ibis.expr.types as ir
     import pandas as pd
     import pyarrow as pa
-
-_NAME = re.compile(r"(count|rate)(?:_(\d+)d)?")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,18 +70,13 @@ class Leaks:
     features: pd.DataFrame
 
 
-def counted(variant: Variant) -> tuple[Counted, ...]:
-    """What the variant's counts and rates are made of, by their names."""
-    found: dict[tuple[CountKey, int | None], dict[str, str]] = {}
-    for feature in variant.count_features:
-        key: CountKey = feature.owner  # type: ignore[assignment]
-        name = _NAME.fullmatch(feature.name.removeprefix(f"{key}_"))
-        if name is None:
-            raise ValueError(f"what '{feature.name}' counts is not known to multidomain.features.leaks")
-        found.setdefault((key, int(name[2]) if name[2] else None), {})[name[1]] = feature.name
+def made_of(variant: Variant) -> tuple[Counted, ...]:
+    """What each count and rate of the variant is made of: of all time, then over each window of days."""
     return tuple(
-        Counted(key=key, days=days, training_only=training_only(variant, key), **names)
-        for (key, days), names in found.items()
+        Counted(key=key, count=count.name, rate=rate.name, days=days, training_only=training_only(variant, key))
+        for key in variant.counts
+        for days in (None, *variant.windows)
+        for count, rate in [counted(key, days)]
     )
 
 
@@ -114,7 +106,7 @@ def measure(
     holds = {column.name: view.name for view in views(variant) if view.kind != "profile" for column in view.columns}
     sample = _drawn(frame, list(holds), rows, seed)
     lines: list[dict[str, Any]] = []
-    for made in counted(variant):
+    for made in made_of(variant):
         lines += _compare_counts(made, sample, earlier(made, partitioned, sample), prior)
     for history in variant.histories:
         lines += _compare_history(history, variant, partitioned, items, sample)

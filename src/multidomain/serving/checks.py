@@ -14,12 +14,17 @@ Each message begins with the name and ends with what to do.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from ..errors import DataError
 from ..features import repository
-from ..features.views import View, views
+from ..features.request_time import view_name
+from ..features.views import views
 from ..schema import Variant
+
+if TYPE_CHECKING:
+    from feast import FeatureStore
 
 CHECKS = ("views", "leak", "skew", "stale")
 REGISTER = "kedro run --nodes=apply_feature_repository"
@@ -35,23 +40,25 @@ def failed(check: str, variant: Variant, what: str, lines: Sequence[str], advice
 
 
 def require_views(variant: Variant) -> list[str]:
-    """The names of the variant's views, every one of which is registered, with all its features, and in the service.
+    """The names of the variant's views, on-demand ones too, each of which is registered, whole, and in the service.
 
     Raises:
         DataError: ``views``, naming what is missing.
     """
-    planned = views(variant)
-    if not planned:
+    wanted = {view.name: [column.name for column in view.columns] for view in views(variant)}
+    wanted |= {view_name(feature.name): [feature.name] for feature in variant.request_features}
+    if not wanted:
         return []
     store = repository.store(variant)
-    registered = {view.name: {field.name for field in view.features} for view in store.list_feature_views()}
+    known: list[Any] = [*store.list_feature_views(), *store.list_on_demand_feature_views()]
+    registered = {view.name: {field.name for field in view.features} for view in known}
     served = _served(store, variant)
     name = repository.service_name(variant)
     lines = [] if served is not None else [f"there is no feature service '{name}'"]
-    for view in planned:
-        lines += _missing(view, registered, "is not registered", "is registered")
+    for view, features in wanted.items():
+        lines += _missing(view, features, registered, "registered")
         if served is not None:
-            lines += _missing(view, served, f"is not in feature service '{name}'", f"is in feature service '{name}'")
+            lines += _missing(view, features, served, f"in feature service '{name}'")
     if lines:
         raise failed(
             "views",
@@ -60,15 +67,13 @@ def require_views(variant: Variant) -> list[str]:
             lines,
             f"Register the variant again, then load what its views had online: {REGISTER}, {LOAD}.",
         )
-    return [view.name for view in planned]
+    return list(wanted)
 
 
-def _served(store: object, variant: Variant) -> dict[str, set[str]] | None:
+def _served(store: FeatureStore, variant: Variant) -> dict[str, set[str]] | None:
     """Views and features of the service; None where there is none."""
-    from feast import FeatureStore
     from feast.errors import FeatureServiceNotFoundException
 
-    assert isinstance(store, FeatureStore)
     try:
         service = store.get_feature_service(repository.service_name(variant))
     except FeatureServiceNotFoundException:
@@ -76,8 +81,8 @@ def _served(store: object, variant: Variant) -> dict[str, set[str]] | None:
     return {p.name: {field.name for field in p.features} for p in service.feature_view_projections}
 
 
-def _missing(view: View, there: dict[str, set[str]], none: str, some: str) -> list[str]:
-    if view.name not in there:
-        return [f"view '{view.name}' {none}"]
-    lost = [column.name for column in view.columns if column.name not in there[view.name]]
-    return [f"view '{view.name}' {some} without {', '.join(lost)}"] if lost else []
+def _missing(view: str, features: list[str], there: Mapping[str, set[str]], where: str) -> list[str]:
+    if view not in there:
+        return [f"view '{view}' is not {where}"]
+    lost = [name for name in features if name not in there[view]]
+    return [f"view '{view}' is {where} without {', '.join(lost)}"] if lost else []

@@ -52,7 +52,7 @@ class Freshness:
     """What was found.
 
     Attributes:
-        at: the time that ages are measured against; None: the newest row of each view's own table.
+        at: the time that ages are measured against; None: the newest row of each view's own table, none of the future.
         rows: how many impressions were drawn, of ``split``.
         views: one row per view: ``view``, ``kind``; ``keys`` of the drawn impressions that its table knows, how many of
             them are ``absent`` online, older there (``behind``) or newer than all the table holds (``pushed``), how
@@ -101,13 +101,14 @@ def measure(
         raise DataError(f"{variant.key} has no feature views, so nothing of it is online.")
     if at is not None:
         at = at if at.tzinfo else at.replace(tzinfo=UTC)
+    until = at or datetime.now(UTC)  # a window's rows say beforehand when days leave it
     store = store or repository.service(variant)[0]
     split, asked = _drawn(frame, planned, rows, seed)
     lines, features = [], []
     with progress(total=len(planned), what="read what is online", unit=" views") as bar:
         for view in planned:
             keys = list(zip(*(asked[key].to_pylist() for key in view.keys), strict=True))
-            known = _Sides.of(view, store, folder / view.file, keys, at)
+            known = _Sides.of(view, store, folder / view.file, keys, until)
             lines.append(known.line(at))
             features += _distributions(view, known, keys, asked)
             bar.update(1)
@@ -127,22 +128,21 @@ class _Sides:
     loaded: datetime | None
 
     @classmethod
-    def of(cls, view: View, store: FeatureStore, path: Path, asked: Sequence[Key], at: datetime | None) -> _Sides:
+    def of(cls, view: View, store: FeatureStore, path: Path, asked: Sequence[Key], until: datetime) -> _Sides:
         keys = [key for key in dict.fromkeys(asked) if None not in key]
         loaded = store.get_feature_view(view.name).most_recent_end_time
-        table = _known(path, at)
-        more = _newest(table, view)
-        if loaded is not None and (at is None or loaded < at):
-            more |= _newest(_known(path, loaded), view)
+        table = _known(path, until)
+        newest = _newest(table, view)
+        also = {} if loaded is None or loaded >= until else _newest(_known(path, loaded), view)
+        online = _online(store, view, list(dict.fromkeys([*keys, *newest, *also])))
         end = max(_newest(_known(path, None), view).values(), default=0)
-        online = _online(store, view, list(dict.fromkeys([*keys, *more])))
         times = [time for time, _ in online.values() if time <= end]
         return cls(
             view=view,
             keys=keys,
             offline=_latest(table, view, keys),
             online=online,
-            newest=(max(more.values(), default=None), max(times, default=None)),
+            newest=(max(newest.values(), default=None), max(times, default=None)),
             end=end,
             loaded=loaded,
         )
