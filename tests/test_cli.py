@@ -159,6 +159,17 @@ def test_requests_are_given_what_training_rows_were_given(movielens):
     )
 
 
+def test_the_online_store_is_held_against_the_view_tables(movielens):
+    succeeded(movielens.run("--pipeline=materialize", **{"materialize.full": "true"}))
+    said = succeeded(movielens.run("--pipeline=check_freshness"))
+    assert "Newest values online against the newest row of each view's table" in " ".join(said.split())
+    report = json.loads((movielens.data / "08_reporting" / VARIANT / "freshness/freshness.json").read_text())
+    assert {line["absent"] + line["behind"] + line["differing"] for line in report["views"]} == {0}
+    said = refused(movielens.run("--pipeline=check_freshness", **{"check_freshness.at": "now"}))
+    assert "stale: movielens/" in said
+    assert "kedro run --pipeline=prepare" in said
+
+
 def test_a_stage_without_what_it_starts_from_says_what_makes_it(tmp_path):
     said = refused(Project(tmp_path).run("--pipeline=materialize"))
     assert "starts from 'feature_repository'" in said
@@ -230,7 +241,7 @@ def test_a_wrong_comparison_ends_in_one_message_before_anything_runs(tmp_path, p
 def test_every_pipeline_is_listed(tmp_path):
     said = succeeded(Project(tmp_path).kedro("registry", "list"))
     named = ("__default__", "fetch", "prepare", "drift", "train_star", "train_dnn", "materialize", "predict", "compare")
-    for name in (*named, "reproduce", "check_parity"):
+    for name in (*named, "reproduce", "check_parity", "check_freshness"):
         assert f"- {name}\n" in said
 
 

@@ -285,6 +285,8 @@ def _show_results(pipeline: Pipeline, catalog: DataCatalog) -> None:
         _show_table(catalog)
     if "parity" in outputs:
         _show_parity(catalog)
+    if "freshness" in outputs:
+        _show_freshness(catalog)
     made = [name.removesuffix(".metrics") for name in sorted(pipeline.all_outputs()) if name.endswith(".metrics")]
     if not made:
         return
@@ -341,8 +343,23 @@ def _show_parity(catalog: DataCatalog) -> None:
         table.add_row(line["feature"], *(f"{line[name]:,}" for name in ("equal", "differing", "missing")))
     console = Console()
     console.print(table)
+    passed = [name for name, report in found["checks"].items() if report is not None]
+    console.print(f"checked before: {', '.join(passed)}", highlight=False)
     console.print(f"scores of {found['model']} differ by at most {found['score_difference']:.2g}", highlight=False)
     console.print(f"  {'parity':<12} {_relative(_path(catalog, 'parity'))}", soft_wrap=True, highlight=False)
+
+
+def _show_freshness(catalog: DataCatalog) -> None:
+    from rich.console import Console
+
+    from .serving.freshness_report import summary
+
+    found = catalog.load("freshness")
+    against = found["at"] or "the newest row of each view's table"
+    console = Console()
+    console.print(summary(found, title=f"Newest values online against {against}"))
+    for label, name in (("page", "freshness_page"), ("freshness", "freshness")):
+        console.print(f"  {label:<12} {_relative(_path(catalog, name))}", soft_wrap=True, highlight=False)
 
 
 def _written(pipeline: Pipeline, catalog: DataCatalog, architecture: str) -> Iterator[tuple[str, Path]]:

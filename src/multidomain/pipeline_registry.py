@@ -6,6 +6,7 @@ from kedro.pipeline import Pipeline
 
 from .models import architectures
 from .pipelines import (
+    check_freshness,
     check_parity,
     compare,
     drift,
@@ -29,7 +30,7 @@ def register_pipelines() -> dict[str, Pipeline]:
 
     ``train_<architecture>`` is prepare, train, evaluate and package; ``compare`` is prepare and a leaderboard of
     several models; ``reproduce`` is prepare and one table of a paper. ``materialize`` loads the online store,
-    ``check_parity`` compares it with the training frame.
+    ``check_parity`` compares it with the training frame, ``check_freshness`` with the view tables.
     """
     stages = {
         "ingest": ingest.create_pipeline(),
@@ -48,6 +49,7 @@ def register_pipelines() -> dict[str, Pipeline]:
         "prepare": prepare,
         **trained,
         "materialize": materialize.create_pipeline(),
+        "check_freshness": check_freshness.create_pipeline(),
         "check_parity": check_parity.create_pipeline(),
         "predict": predict.create_pipeline(),
         "compare": prepare + compare.create_pipeline(),

@@ -7,7 +7,8 @@ import logging
 import os
 import re
 import subprocess
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,8 @@ _QUIET = {
 }
 _ours: set[str] = set()  # MLflow writes the address it is given into $MLFLOW_TRACKING_URI
 BLOCK = 1 << 22  # bytes read at once
+AT_ONCE = 1000  # metrics MLflow takes in one call
+Value = tuple[tuple[str, ...], float, int]  # parts of a metric's name, value, step
 
 
 def data_folder() -> Path:
@@ -78,6 +81,27 @@ def experiment(client: MlflowClient, name: str) -> str:
     if found.lifecycle_stage == "deleted":
         client.restore_experiment(found.experiment_id)
     return str(found.experiment_id)
+
+
+def write(
+    client: MlflowClient,
+    run: str,
+    values: Iterable[Value],
+    parameters: Mapping[str, Any],
+    tags: Mapping[str, str],
+) -> None:
+    """Metrics, settings (nested ones as ``group.key``) and tags of a run."""
+    from mlflow.entities import Metric, Param, RunTag
+
+    now = int(time.time() * 1000)
+    metrics = [Metric(metric_name(*parts), value, now, step) for parts, value, step in values]
+    client.log_batch(
+        run,
+        params=[Param(key, str(value)[:6000]) for key, value in flat(parameters)],
+        tags=[RunTag(key, value) for key, value in tags.items()],
+    )
+    for start in range(0, len(metrics), AT_ONCE):
+        client.log_batch(run, metrics=metrics[start : start + AT_ONCE])
 
 
 def model_name(key: str, architecture: str) -> str:

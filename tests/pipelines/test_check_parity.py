@@ -8,9 +8,10 @@ import pytest
 from trained_variant import variant
 
 from multidomain.errors import ConfigurationError, DataError
-from multidomain.pipelines.check_parity.nodes import judge_parity, measure_parity
+from multidomain.pipeline_registry import register_pipelines
+from multidomain.pipelines.check_parity.nodes import check_views, judge_parity, measure_parity
 
-OPTIONS = {"moments": 10, "rows": 1000, "seed": 1, "allowed": 0, "allowed_score": 1e-6}
+OPTIONS = {"moments": 10, "rows": 1000, "seed": 1, "leak_rows": 1000, "allowed": 0, "allowed_score": 1e-6}
 
 
 def report(score: float = 0.0, **wrong: tuple[int, int]) -> dict[str, Any]:
@@ -59,13 +60,21 @@ def test_scores_that_differ_stop_the_run_too(tmp_path):
     [
         ({"row": 3}, "'row' is not known; did you mean 'rows'"),
         ({"rows": "many"}, "check_parity.rows must be a whole number"),
+        ({"leak_rows": 0.5}, "check_parity.leak_rows must be a whole number"),
         ({"allowed": -1}, "from 0 up"),
         ({"allowed_score": "none"}, "must be a number"),
     ],
 )
 def test_a_wrong_option_is_refused_before_anything_is_read(tmp_path, options, words):
     with pytest.raises(ConfigurationError, match=words):
+        check_views(variant(tmp_path), OPTIONS | options)
+    with pytest.raises(ConfigurationError, match=words):
         measure_parity(variant(tmp_path), None, "star", None, OPTIONS | options)  # type: ignore[arg-type]
+
+
+def test_views_and_leaks_are_checked_before_anything_is_measured():
+    nodes = [node.name for node in register_pipelines()["check_parity"].nodes]
+    assert nodes == ["check_views", "check_leaks", "measure_parity", "judge_parity"]
 
 
 def test_a_model_must_be_named(tmp_path):

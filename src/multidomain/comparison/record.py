@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import logging
 import math
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 
@@ -17,13 +16,8 @@ from ..schema import Variant
 from .leaderboard import COSTS, GAP, MEASURES, measures
 from .results import Result, by_label
 
-if TYPE_CHECKING:
-    from mlflow import MlflowClient
-
 logger = logging.getLogger(__name__)
-AT_ONCE = 1000  # metrics MLflow takes in one call
 DOMAINS = 50
-Value = tuple[tuple[str, ...], float, int]  # parts of a metric's name, value, step
 
 
 def record(
@@ -48,7 +42,7 @@ def record(
     with mlflow.start_run(experiment_id=experiment, run_name=f"{variant.name}-compare") as parent:
         tags = {"git_revision": tracking.git_revision()}
         own = {**tags, "kind": "comparison"}
-        _write(client, parent.info.run_id, _summary(leaderboard), _about(variant, comparison), own)
+        tracking.write(client, parent.info.run_id, _summary(leaderboard), _about(variant, comparison), own)
         client.log_artifacts(parent.info.run_id, str(page))
         client.log_text(parent.info.run_id, leaderboard.to_csv(index=False), "leaderboard.csv")
         for result in results:
@@ -56,7 +50,7 @@ def record(
             with mlflow.start_run(experiment_id=experiment, run_name=name, nested=True) as run:
                 own = {**tags, "kind": "comparison result", "architecture": str(result.about["architecture"])}
                 values = _values(result, bases.get(result.seed))
-                _write(client, run.info.run_id, values, _settings(variant, result), own)
+                tracking.write(client, run.info.run_id, values, _settings(variant, result), own)
                 client.log_text(run.info.run_id, result.history().to_csv(index=False), "history.csv")
                 client.log_dict(run.info.run_id, dict(result.metrics), "metrics.json")
                 runs.append({"label": result.label, "seed": result.seed, "run_id": run.info.run_id})
@@ -64,27 +58,7 @@ def record(
     return {"run_id": parent.info.run_id, "runs": runs}
 
 
-def _write(
-    client: MlflowClient,
-    run: str,
-    values: Iterator[Value],
-    parameters: Mapping[str, Any],
-    tags: Mapping[str, str],
-) -> None:
-    from mlflow.entities import Metric, Param, RunTag
-
-    now = int(time.time() * 1000)
-    metrics = [Metric(tracking.metric_name(*parts), value, now, step) for parts, value, step in values]
-    client.log_batch(
-        run,
-        params=[Param(key, str(value)[:6000]) for key, value in tracking.flat(parameters)],
-        tags=[RunTag(key, value) for key, value in tags.items()],
-    )
-    for start in range(0, len(metrics), AT_ONCE):
-        client.log_batch(run, metrics=metrics[start : start + AT_ONCE])
-
-
-def _summary(leaderboard: pd.DataFrame) -> Iterator[Value]:
+def _summary(leaderboard: pd.DataFrame) -> Iterator[tracking.Value]:
     """Mean AUC … of each label."""
     for row in leaderboard.to_dict(orient="records"):
         for name in (*MEASURES, GAP):
@@ -92,7 +66,7 @@ def _summary(leaderboard: pd.DataFrame) -> Iterator[Value]:
                 yield (row["label"], name), value, 0
 
 
-def _values(result: Result, base: Result | None) -> Iterator[Value]:
+def _values(result: Result, base: Result | None) -> Iterator[tracking.Value]:
     """Metrics of the test split, overall and per domain, costs, and the history by epoch."""
     derived = {name: value for name, value in measures(result, base).items() if name in ("pcoc_range", "rela_impr")}
     overall = {f"test_{name}": value for name, value in result.metrics["overall"].items()}

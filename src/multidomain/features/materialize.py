@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigurationError
@@ -62,3 +62,19 @@ def materialize(
 def _last_success(store: Any, view: View) -> datetime:
     found: datetime | None = store.get_feature_view(view.name).most_recent_end_time
     return found or BEGINNING
+
+
+def moment(name: str, given: Any) -> datetime | None:
+    """An ISO time as text, or as YAML reads it; ``name`` is the parameter's.
+
+    Raises:
+        ConfigurationError: it is no time.
+    """
+    if given is None or isinstance(given, datetime):
+        return given
+    if isinstance(given, date):
+        return datetime(given.year, given.month, given.day)
+    try:
+        return datetime.fromisoformat(str(given))
+    except ValueError as error:
+        raise ConfigurationError(f"{name} must be a time such as 2003-02-28T18:00:00 (UTC), got {given!r}") from error

@@ -57,15 +57,23 @@ class GuardedSqliteOnlineStore(SqliteOnlineStore):
                 for name, value in values.items():
                     yield key, name, value.SerializeToString(), extract_text_and_num(value, False)[0], *times
 
-        with self._get_conn(config) as connection:
-            connection.executemany(
-                f"INSERT INTO {self._table(config, table)} "
-                "(entity_key, feature_name, value, value_text, event_ts, created_ts) VALUES (?, ?, ?, ?, ?, ?) "
-                "ON CONFLICT(entity_key, feature_name) DO UPDATE SET value = excluded.value, "
-                "value_text = excluded.value_text, event_ts = excluded.event_ts, created_ts = excluded.created_ts "
-                "WHERE excluded.event_ts >= event_ts",
-                cells(),
-            )
+        statement = (
+            f"INSERT INTO {self._table(config, table)} "
+            "(entity_key, feature_name, value, value_text, event_ts, created_ts) VALUES (?, ?, ?, ?, ?, ?) "
+            "ON CONFLICT(entity_key, feature_name) DO UPDATE SET value = excluded.value, "
+            "value_text = excluded.value_text, event_ts = excluded.event_ts, created_ts = excluded.created_ts "
+            "WHERE excluded.event_ts >= event_ts"
+        )
+        connection = self._get_conn(config)
+        try:
+            with connection:
+                connection.executemany(statement, cells())
+        except sqlite3.OperationalError as error:
+            if not _no_table(error):
+                raise
+            self.update(config, [], [table], [], [], partial=True)
+            with connection:
+                connection.executemany(statement, cells())
         if progress:
             progress(len(data))
 
@@ -114,11 +122,17 @@ class GuardedSqliteOnlineStore(SqliteOnlineStore):
         connection, name = self._get_conn(config), self._table(config, table)
         for first in range(0, len(keys), READ):
             part = keys[first : first + READ]
-            yield from connection.execute(  # a sum has no declared type, so that the number is not taken for seconds
-                f"SELECT entity_key, feature_name, value, event_ts + 0 FROM {name} "
-                f"WHERE entity_key IN ({', '.join('?' * len(part))})",
-                part,
-            )
+            try:
+                cells = connection.execute(  # a sum has no declared type, so that the number is not taken for seconds
+                    f"SELECT entity_key, feature_name, value, event_ts + 0 FROM {name} "
+                    f"WHERE entity_key IN ({', '.join('?' * len(part))})",
+                    part,
+                )
+            except sqlite3.OperationalError as error:
+                if _no_table(error):
+                    return
+                raise
+            yield from cells
 
     def _get_conn(self, config: RepoConfig) -> sqlite3.Connection:
         if self._conn is None:
@@ -132,3 +146,8 @@ class GuardedSqliteOnlineStore(SqliteOnlineStore):
     def _table(self, config: RepoConfig, table: FeatureView) -> str:
         name = _table_id(config.project, table, config.registry.enable_online_feature_view_versioning)
         return '"' + name.replace('"', '""') + '"'
+
+
+def _no_table(error: sqlite3.OperationalError) -> bool:
+    """Whether the file was removed since the view was registered: then nothing of it is there."""
+    return str(error).startswith("no such table")

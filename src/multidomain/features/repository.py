@@ -342,6 +342,11 @@ def feature_store_file() -> Path:
     return schemas.project_root() / (os.environ.get("MULTIDOMAIN_FEATURE_STORE") or "feature_repo/feature_store.yaml")
 
 
+def online_place(variant: Variant) -> str:
+    """Where the variant's online store is, without its password."""
+    return _online_place(_settings(variant))
+
+
 def _settings(variant: Variant, *, expanded: bool = True) -> dict[str, Any]:
     """:func:`feature_store_file` for a variant: its project, files below the data root, the environment's variables."""
     path = feature_store_file()

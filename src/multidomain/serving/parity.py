@@ -94,17 +94,20 @@ def compare(offline: pa.Table, online: pa.Table, ids: Sequence[Any]) -> pd.DataF
     import pandas as pd
 
     columns = [(name, offline[name].to_pylist(), online[name].to_pylist()) for name in offline.column_names]
-    return pd.DataFrame([_line(*column, ids) for column in columns])
+    return pd.DataFrame([compare_column(*column, ids) for column in columns])
 
 
-def _line(name: str, offline: list[Any], online: list[Any], ids: Sequence[Any]) -> dict[str, Any]:
+def compare_column(
+    name: str, offline: Sequence[Any], online: Sequence[Any], ids: Sequence[Any], *, what: str = "impression"
+) -> dict[str, Any]:
+    """One row of :attr:`Parity.features`. ``ids`` and ``what`` say in the example which value it is."""
     pairs = list(zip(offline, online, strict=True))
     missing = [i for i, (one, other) in enumerate(pairs) if (one is None) != (other is None)]
     differing = [i for i, (one, other) in enumerate(pairs) if None not in (one, other) and not _same(one, other)]
     wrong, example = sorted([*missing, *differing]), ""
     if wrong:
         one, other = pairs[wrong[0]]
-        example = f"impression {ids[wrong[0]]}: offline {_short(one)}, online {_short(other)}"
+        example = f"{what} {ids[wrong[0]]}: offline {_short(one)}, online {_short(other)}"
     return {
         "feature": name,
         "rows": len(pairs),

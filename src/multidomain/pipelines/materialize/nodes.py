@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import date, datetime
 from typing import Any
 
 from ...errors import ConfigurationError, unknown_key
-from ...features.materialize import materialize
+from ...features.materialize import materialize, moment
 from ...schema import Variant
 
 OPTIONS = ("until", "full")
@@ -33,18 +32,4 @@ def load_online_store(
     full = options["full"]
     if not isinstance(full, bool):
         raise ConfigurationError(f"materialize.full must be true or false, got {full!r}")
-    return materialize(variant, until=_time(options["until"]), full=full)
-
-
-def _time(given: Any) -> datetime | None:
-    """An ISO time as text, or as YAML reads it."""
-    if given is None or isinstance(given, datetime):
-        return given
-    if isinstance(given, date):
-        return datetime(given.year, given.month, given.day)
-    try:
-        return datetime.fromisoformat(str(given))
-    except ValueError as error:
-        raise ConfigurationError(
-            f"materialize.until must be a time such as 2003-02-28T18:00:00 (UTC), got {given!r}"
-        ) from error
+    return materialize(variant, until=moment("materialize.until", options["until"]), full=full)
