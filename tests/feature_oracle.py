@@ -34,7 +34,7 @@ features:
   price: {{owner: context, kind: numerical}}
 history: {{positives: {{length: 3, fields: {{film: film, kind: kind}}}}}}
 counts: {counts}
-windows: [1, 3]
+windows: {windows}
 request: {request}
 feature_sets: {{full: {{}}, all_time: {{windows: false}}, profile: {{history: false, counts: false}}}}
 """
@@ -48,7 +48,8 @@ WORLD = 10_000
 def small_schema(folder: Path, counts: str = COUNTS, request: str = "[]") -> Schema:
     """A log with everything: users, items, time, history, all five counts, features of every owner and kind."""
     path = folder / "small.yml"
-    path.write_text(SCHEMA.format(counts=counts, request=request))
+    windows = "[]" if counts == "[]" else "[1, 3]"
+    path.write_text(SCHEMA.format(counts=counts, windows=windows, request=request))
     return schema.parse(path)
 
 

@@ -72,10 +72,8 @@ def test_registering_them_twice_changes_nothing_and_leaving_them_out_removes_the
 
 def test_a_variant_of_nothing_but_the_requests_time_is_joined_too(tmp_path, data_root) -> None:
     path = small_schema(tmp_path, counts="[]", request="[hour]").path
-    text = path.read_text().replace("windows: [1, 3]\n", "")
-    path.write_text(
-        text.replace("profile: {history: false, counts: false}", "clock: {features: [device], history: false}")
-    )
+    text = path.read_text().replace("profile: {history: false,", "clock: {features: [device], history: false,")
+    path.write_text(text)
     bench = Bench(tmp_path, schema.parse(path).variant(features="clock"))
     frame = bench.frame(log(2, rows=20))
     assert set(frame["hour"]) <= set(range(24))

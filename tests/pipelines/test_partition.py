@@ -7,6 +7,7 @@ import logging
 from pathlib import Path
 
 import ibis
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -254,6 +255,16 @@ def test_a_cut_by_time_counts_the_rows_strictly_before_and_parts_no_instant(tmp_
     except DataError:  # a split without rows, or of one class
         return
     assert rows.split.tolist() == expected
+
+
+@pytest.mark.parametrize("kind", ["time", "order"])
+def test_a_long_log_is_cut_exactly_however_its_rows_lie(tmp_path, kind):
+    n = 400_000  # several threads at work: a table that was ordered before it is asked has lost its order by then
+    places = np.random.default_rng(3).permutation(n)
+    frame = log(n, impression_id=places, at=pd.Timestamp(START) + pd.to_timedelta(places, unit="s"))
+    rows = partition(frame, the_schema(tmp_path, splits={kind: {}}))
+    expected = np.repeat(["train", "validation", "test"], [320_000, 40_000, 40_000])
+    assert (rows.split.to_numpy() == expected).all(), rows.split.value_counts().to_dict()
 
 
 def test_a_split_by_order_cuts_the_rows_as_the_files_have_them_whatever_their_time(tmp_path):

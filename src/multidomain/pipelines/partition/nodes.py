@@ -157,17 +157,19 @@ def _cut_all(rows: ir.Table, place: ir.Value, first: float, second: float) -> ir
     """All rows cut at two of their places, found by sorting these alone; equal places are never separated.
 
     The rows with fewer than ``share · N`` rows strictly before them are those up to the place of number
-    ``⌈share · N⌉``.
+    ``⌈share · N⌉``. The places are asked for before they are used: within one query both would share a sorted table,
+    and an engine keeps no order between parts of a query.
     """
     import ibis
 
     sorted_places = rows.select(place=place).order_by("place")
     count = int(rows.count().execute())
-    last = [
-        sorted_places.limit(1, offset=max(math.ceil(share * count), 1) - 1).place.as_scalar()
-        for share in (first, second)
-    ]
-    return ibis.cases((place <= last[0], "train"), (place <= last[1], "validation"), else_="test")
+    if count == 0:
+        return ibis.literal("train")  # of no row
+    numbers = [max(math.ceil(share * count), 1) - 1 for share in (first, second)]
+    found = [sorted_places.limit(1, offset=number).to_pyarrow()["place"].to_pylist() for number in numbers]
+    train, validation = (ibis.literal(value, type=place.type()) for [value] in found)
+    return ibis.cases((place <= train, "train"), (place <= validation, "validation"), else_="test")
 
 
 def _cut(place: ir.Value, first: float | str, second: float | str) -> ir.StringValue:
