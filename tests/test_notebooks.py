@@ -138,8 +138,10 @@ def outputs(notebook: nbformat.NotebookNode, kind: str) -> dict[str, str]:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_notebook_is_stored_without_outputs_or_anything_of_the_machine_it_was_written_on(name):
-    notebook = nbformat.read(NOTEBOOKS / f"{name}.ipynb", as_version=4)
+    path = NOTEBOOKS / f"{name}.ipynb"
+    notebook = nbformat.read(path, as_version=4)
     nbformat.validate(notebook)
+    assert not {place for place in (str(PROJECT), str(Path.home())) if f"{place}/" in path.read_text()}
     for cell in notebook.cells:
         assert cell.cell_type == "markdown" or (cell.outputs == [] and cell.execution_count is None), cell.id
         assert not cell.metadata, cell.id
