@@ -81,8 +81,8 @@ def planned(feast: Commands) -> list[FeatureView]:
 def registered(feast: Commands) -> dict[str, dict[str, Any]]:
     """What the registry holds of the variant, and what it remembers of its own."""
     store, _ = repository.service(feast.bench.variant)
-    views = store.list_feature_views()
-    lists = (store.list_entities(), store.list_data_sources(), views, store.list_feature_services())
+    views, made = store.list_feature_views(), store.list_on_demand_feature_views()
+    lists = (store.list_entities(), store.list_data_sources(), views, made, store.list_feature_services())
     return {
         "objects": {f"{type(thing).__name__} {thing.name}": thing for found in lists for thing in found},
         "materialized": {view.name: view.materialization_intervals for view in views},
