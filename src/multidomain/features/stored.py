@@ -18,6 +18,8 @@ from feast.infra.offline_stores.duckdb import _read_data_source
 from feast.infra.offline_stores.file_source import FileSource
 from feast.repo_config import RepoConfig
 
+from ..io.connection import quiet
+
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 PIECE = 50_000  # rows whose features are gathered at a time
 
@@ -126,7 +128,7 @@ def connected(config: RepoConfig) -> Iterator[duckdb.DuckDBPyConnection]:
         duckdb.connect(config={"memory_limit": store.memory_limit, "temp_directory": spill}) as con,
     ):
         con.execute("SET asof_loop_join_threshold = 0")  # the loop join it prefers for few entity rows is quadratic
-        con.execute("SET enable_progress_bar = false")
+        quiet(con)
         if store.threads:
             con.execute(f"SET threads = {store.threads}")
         yield con

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from .atomic import working_folder
 
 if TYPE_CHECKING:
+    import duckdb
     from ibis.backends.duckdb import Backend
 
 MEMORY_LIMIT = "2GB"
@@ -34,7 +35,15 @@ def connection() -> Backend:
         memory_limit=os.environ.get("MULTIDOMAIN_MEMORY", MEMORY_LIMIT),
     )
     backend.raw_sql("SET TimeZone = 'UTC'")
-    backend.raw_sql("SET enable_progress_bar = false")
+    quiet(backend.con)
     backend.raw_sql("SET preserve_insertion_order = true")
     backend.raw_sql("SET enable_external_file_cache = false")  # a file rewritten in place would be read half old
     return backend
+
+
+def quiet(engine: duckdb.DuckDBPyConnection) -> None:
+    """No progress bars of DuckDB's own. In a notebook without ipywidgets it has none, and refuses the setting."""
+    import duckdb
+
+    with contextlib.suppress(duckdb.InvalidInputException):
+        engine.execute("SET enable_progress_bar = false")
