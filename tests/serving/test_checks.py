@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from feature_oracle import DAY, START, log, one_world
+from feature_oracle import DAY, START, Bench, log, one_world, small_schema
 from small_ranker import SmallLog
 
 from multidomain.errors import DataError
@@ -110,6 +110,18 @@ def test_a_variant_that_was_never_registered_lacks_service_and_views(tmp_path, m
     assert "there is no feature service 'full'" in said
     for view in views.views(small.variant):
         assert f"view '{view.name}' is not registered" in said
+
+
+def test_a_dropped_on_demand_view_is_named_too(tmp_path, monkeypatch):
+    monkeypatch.setenv("MULTIDOMAIN_DATA", str(tmp_path / "data"))
+    bench = Bench(tmp_path, small_schema(tmp_path, request="[hour, weekday]").variant())
+    bench.build(one_world(log(7)))
+    repository.apply(bench.variant, bench.views)
+    assert check_views(bench.variant, PARITY)["views"][-2:] == ["request_hour", "request_weekday"]
+    repository.service(bench.variant)[0].delete_feature_view("request_hour")
+    said = refused(check_views, bench.variant, PARITY)
+    assert "view 'request_hour' is not registered" in said
+    assert "request_weekday" not in said
 
 
 # --- leak ----------------------------------------------------------------------------------------------------------
