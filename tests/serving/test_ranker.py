@@ -128,6 +128,13 @@ def test_a_domain_that_training_did_not_know_is_in_the_remainder(ranker):
     assert ranker.scorer.encoder.batch(answer.features).domain.tolist() == [2] * 4  # of home and shop: unknown
 
 
+def test_once_warm_the_encoder_has_its_tables(ranker):
+    encoder = ranker.scorer.encoder
+    encoder._tables.clear()
+    ranker.warm()
+    assert set(encoder._tables) == {*encoder.vocabularies, "domain"}
+
+
 def test_each_candidate_may_have_a_domain_of_its_own(ranker):
     domains = ["home", "shop", "home", "shop"]
     mixed = ranker.rank(request(domain=domains))

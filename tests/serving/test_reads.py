@@ -250,6 +250,28 @@ def test_a_click_is_seen_by_the_next_request_whatever_is_kept(small, counted):
     assert ranker.rank(ASKED).features["positives_film"][0].as_py() == [*before, 3][-3:]
 
 
+def test_rankers_in_threads_that_share_a_cache_answer_alike(small):
+    cache = RowCache(seconds=60, rows=100)
+    request = Request(user="bob@", domain="home", items=["01", "none such", "02"], context=ASKED.context)
+    expected = Ranker(variant=small.variant, store=repository.service(small.variant)[0], scorer=small.scorer).rank(
+        request
+    )
+    answers: list[Any] = []
+
+    def work() -> None:
+        store, _ = repository.service(small.variant)
+        ranker = Ranker(variant=small.variant, store=store, scorer=small.scorer, cache=cache)
+        answers.extend(ranker.rank(request) for _ in range(10))
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(answers) == 40
+    assert {(answer.items, answer.scores) for answer in answers} == {(expected.items, expected.scores)}
+
+
 def test_threads_that_share_a_cache_find_what_was_kept_and_no_more_rows_than_allowed():
     cache = RowCache(seconds=60, rows=50)
     wrong: list[Any] = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import itertools
 
 import pandas as pd
 import pytest
@@ -13,8 +14,10 @@ from small_ranker import SmallLog
 from multidomain.errors import ConfigurationError
 from multidomain.features import repository
 from multidomain.features.materialize import materialize
+from multidomain.features.views import views
 from multidomain.io import connection
 from multidomain.serving import Event, Ranker, Request, parity, record
+from multidomain.serving.reads import OnlineReader
 
 AT = dt.datetime.fromtimestamp((START + 2.5 * DAY) / 1e6, dt.UTC)
 CLUSTER = "feature_repo/cluster/feature_store.yaml"
@@ -52,6 +55,23 @@ def test_features_are_read_from_redis_and_there_is_no_file(small):
     assert not list((small.folder / "data").rglob("online_store.db"))
     configured = repository.configuration(small.variant).read_text()
     assert "connection_string: $MULTIDOMAIN_REDIS" in configured  # no address, no password
+
+
+def test_rows_are_those_of_feasts_own_call_and_come_in_one_round_trip(small, monkeypatch):
+    store, _ = repository.service(small.variant)
+    online, trips = store._get_provider().online_store, []
+    read = online._read_hash_fields
+    monkeypatch.setattr(online, "_read_hash_fields", lambda *given: trips.append(given[1]) or read(*given))
+    planned = [view for view in views(small.variant) if "domain" not in view.keys]
+    features = {view.name: [column.name for column in view.columns] for view in planned}
+    reader = OnlineReader(store=store, views=planned, features=[*itertools.chain(*features.values())])
+    asked = {("user",): [("ann@",), ("nobody",)], ("item",): [("99",), ("01",), ("none such",)]}
+    found = reader.rows(asked)
+    assert [len(commands) for commands in trips] == [5]  # a key's views lie together
+    for names, keys in asked.items():
+        wanted = [f"{view.name}:{name}" for view in planned if view.keys == names for name in features[view.name]]
+        raw = store.get_online_features(wanted, [dict(zip(names, key, strict=True)) for key in keys]).to_dict()
+        assert found[names] == list(zip(*(raw[name.split(":")[1]] for name in wanted), strict=True))
 
 
 def test_every_feature_and_score_is_the_same_at_every_moment(small):

@@ -103,10 +103,8 @@ class GuardedSqliteOnlineStore(SqliteOnlineStore):
         return [self._rows(config, one) for one in asked]
 
     def _rows(self, config: RepoConfig, asked: Asked) -> list[list[Value | None]]:
-        rows: dict[bytes, list[Value | None]] = {
-            key: [None] * asked.width for key in entity_bytes(asked.names, asked.keys)
-        }
-        keys, first = list(rows), 0
+        keys, width, first = entity_bytes(asked.names, asked.keys), asked.width, 0
+        rows: dict[bytes, list[Value | None]] = {key: [None] * width for key in keys}
         for table, columns in asked.wanted:
             place = {column: first + i for i, column in enumerate(columns)}
             for key, feature, value, _ in self._cells(config, table, keys):

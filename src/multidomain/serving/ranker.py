@@ -67,7 +67,7 @@ class Ranking:
 
 
 class Ranker:
-    """Ranks candidates with one packaged model.
+    """Ranks candidates with one packaged model. Threads take one each, with a store of its own; a cache they may share.
 
     Attributes:
         counted: over all requests: ``requests``, ``candidates``, and what was missing, by the names in
@@ -113,7 +113,17 @@ class Ranker:
 
         scorer = registry.scorer(*registry.find(variant.key, architecture, version))
         store, _ = repository.service(variant)
-        return cls(variant=variant, store=store, scorer=scorer, cache=cache)
+        ranker = cls(variant=variant, store=store, scorer=scorer, cache=cache)
+        ranker.warm()
+        return ranker
+
+    def warm(self) -> None:
+        """Score a row of nothing, so that what is made once, such as the encoder's tables, waits for no request."""
+        import pyarrow as pa
+
+        kinds = self.scorer.columns.items()
+        row = {name: pa.array([[None] if pa.types.is_list(kind) else None], kind) for name, kind in kinds}
+        self.scorer.score(pa.table(row))
 
     def rank(self, request: Request) -> Ranking:
         """The candidates by score.
