@@ -25,7 +25,7 @@ from feast import FeatureView
 from feature_oracle import Bench, log, small_schema
 from places import PROJECT
 
-from multidomain.features import repository
+from multidomain.features import definitions, repository
 from multidomain.features.materialize import materialize
 
 FEAST = [str(Path(sys.executable).with_name("feast")), "-c", str(PROJECT / "feature_repo")]
@@ -74,7 +74,7 @@ def feast(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Commands]:
 
 def planned(feast: Commands) -> list[FeatureView]:
     """The views of the schema."""
-    objects = repository.objects(feast.bench.variant, feast.bench.views)
+    objects = definitions.objects(feast.bench.variant, feast.bench.views)
     return [thing for thing in objects if isinstance(thing, FeatureView)]
 
 

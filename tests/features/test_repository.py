@@ -10,7 +10,7 @@ from feature_oracle import Bench, log, small_schema
 
 from multidomain import schema
 from multidomain.errors import ConfigurationError, DataError
-from multidomain.features import repository, views
+from multidomain.features import definitions, repository, views
 
 
 @pytest.fixture
@@ -21,7 +21,7 @@ def bench(tmp_path, data_root):
 
 
 def by_name(variant, folder, kind):
-    return {thing.name: thing for thing in repository.objects(variant, folder) if isinstance(thing, kind)}
+    return {thing.name: thing for thing in definitions.objects(variant, folder) if isinstance(thing, kind)}
 
 
 COUNTED = (("user",), ("item",), ("domain",), ("user", "domain"), ("item", "domain"))
@@ -50,7 +50,7 @@ def test_views_follow_the_schema(tmp_path):
 
 
 def test_everything_is_named_described_owned_and_tagged(bench):
-    for thing in repository.objects(bench.variant, bench.views):
+    for thing in definitions.objects(bench.variant, bench.views):
         assert thing.name, thing
         assert thing.description, thing.name
         assert thing.owner == "multidomain"
@@ -169,4 +169,4 @@ def test_a_feature_named_like_the_joins_own_column_is_refused(tmp_path):
     small_schema(tmp_path)
     path.write_text(path.read_text().replace("  city: {owner: user}", "  event_timestamp: {owner: user}"))
     with pytest.raises(ConfigurationError, match="my_event_timestamp"):
-        repository.objects(schema.parse(path).variant(), tmp_path)
+        definitions.objects(schema.parse(path).variant(), tmp_path)

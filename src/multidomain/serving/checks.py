@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..errors import DataError
-from ..features import repository
+from ..features import definitions, repository
 from ..features.request_time import view_name
 from ..features.views import views
 from ..schema import Variant
@@ -53,7 +53,7 @@ def require_views(variant: Variant) -> list[str]:
     known: list[Any] = [*store.list_feature_views(), *store.list_on_demand_feature_views()]
     registered = {view.name: {field.name for field in view.features} for view in known}
     served = _served(store, variant)
-    name = repository.service_name(variant)
+    name = definitions.service_name(variant)
     lines = [] if served is not None else [f"there is no feature service '{name}'"]
     for view, features in wanted.items():
         lines += _missing(view, features, registered, "registered")
@@ -75,7 +75,7 @@ def _served(store: FeatureStore, variant: Variant) -> dict[str, set[str]] | None
     from feast.errors import FeatureServiceNotFoundException
 
     try:
-        service = store.get_feature_service(repository.service_name(variant))
+        service = store.get_feature_service(definitions.service_name(variant))
     except FeatureServiceNotFoundException:
         return None
     return {p.name: {field.name for field in p.features} for p in service.feature_view_projections}

@@ -15,7 +15,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from ..errors import DataError
-from ..features.repository import PUSHED, push_source
+from ..features.definitions import PUSHED, push_source
 from ..features.views import MISSING, TIME, WEIGHT, View, views
 from ..schema import Variant
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import DataError
-from ..features import repository
+from ..features import definitions, repository
 from ..features.materialize import materialize
 from ..features.request_time import TIME
 from ..progress import progress
@@ -169,7 +169,7 @@ def _offline(variant: Variant, store: Any, ranker: Ranker, asked: pa.Table, at: 
     entities = keys.append_column("event_timestamp", pa.array([at] * len(asked), pa.timestamp("us", "UTC")))
     entities = entities.append_column(TIME, entities["event_timestamp"].cast(pa.int64()))
     entities = entities.append_column("impression_id", asked["impression_id"])
-    service = store.get_feature_service(repository.service_name(variant))
+    service = store.get_feature_service(definitions.service_name(variant))
     found = store.get_historical_features(features=service, entity_df=entities).to_arrow()
     if not found["impression_id"].equals(entities["impression_id"]):
         raise DataError("The offline store changed the order or the number of rows: use that of feature_store.yaml.")

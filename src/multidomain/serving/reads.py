@@ -18,7 +18,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigurationError, DataError
-from ..features.repository import PUSHED
+from ..features.definitions import PUSHED
 from ..features.rows import VERSION, Asked
 from ..features.views import View
 
