@@ -265,7 +265,8 @@ def _windows_table(variant: Variant, key: CountKey, rows: ir.Table, prior: float
 
 
 def _rate(count: Any, positives: Any, prior: float) -> Any:
-    return (positives + WEIGHT * prior) / (count + WEIGHT)
+    """In double precision, the same to the bit on every engine: Spark would divide decimals."""
+    return (positives.cast("float64") + WEIGHT * prior) / (count.cast("float64") + WEIGHT)
 
 
 def _each(rows: ir.Table, keys: tuple[str, ...], at: Any) -> ir.Table:
