@@ -3,8 +3,9 @@
     python -m benchmarks.asof --folder /somewhere/large
 
 Three things are measured, each in a process of its own: ``TrainingFrame`` on written tables of growing size, held to
-plain SQL on every row; slices of one number of rows in keys of ten and of very many rows; the same beside Feast's own
-DuckDB store, on few rows because its join pairs all rows of a key. Figures of a shared machine are good for ratios.
+plain SQL on every row, and one call for all rows at once; slices of one number of rows in keys of ten and of very many
+rows; the same beside Feast's own DuckDB store, on few rows because its join pairs all rows of a key. Figures of a
+shared machine are good for ratios. ``--only`` measures some of the parts again and keeps what was found of the others.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -37,20 +39,27 @@ def main() -> None:
     parser.add_argument("--keys", type=int, nargs=3, default=[2_000_000, 10, 100_000], help="rows; rows per key, twice")
     parser.add_argument("--few", type=int, nargs=3, default=[20_000, 10, 2_000], help="the same, for both stores")
     parser.add_argument("--turns", type=int, nargs=2, default=[5, 3], help="of the runs by keys; of both stores")
+    parser.add_argument("--only", nargs="+", choices=["frames", "keys", "few"], default=["frames", "keys", "few"])
     parser.add_argument("--child", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.child:
         print(json.dumps(child(**json.loads(given.child))))
         return
     given.folder.mkdir(parents=True, exist_ok=True)
-    content = {"date": date.today().isoformat(), "cores": os.cpu_count()}
-    content |= {"frames": [frame(given.folder, rows) for rows in given.rows]}
-    content |= {"keys": by_key(given.folder, given.keys, ["as-of"], given.turns[0])}
-    content |= {"few": by_key(given.folder, given.few, list(STORES), given.turns[1])}
+    parts: dict[str, Callable[[], list[Figures]]] = {
+        "frames": lambda: [frame(given.folder, rows) for rows in given.rows],
+        "keys": lambda: by_key(given.folder, given.keys, ["as-of"], given.turns[0]),
+        "few": lambda: by_key(given.folder, given.few, list(STORES), given.turns[1]),
+    }
     RESULTS.mkdir(exist_ok=True)
-    (RESULTS / "asof.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    target = RESULTS / "asof.json"
+    kept = json.loads(target.read_text(encoding="utf-8")) if target.is_file() else {}
+    content = kept | {"date": date.today().isoformat(), "cores": os.cpu_count()}
+    for name in given.only:
+        content[name] = parts[name]()
+        target.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     text = markdown(content)
-    (RESULTS / "asof.md").write_text(text, encoding="utf-8")
+    target.with_suffix(".md").write_text(text, encoding="utf-8")
     print(text)
 
 
@@ -59,9 +68,10 @@ def frame(folder: Path, rows: int) -> Figures:
     place = folder / f"frame-{rows}"
     written = measured(place, step="write", folder=str(place), rows=rows)
     joined = measured(place, step="frame", folder=str(place))
+    called = measured(place, step="call", folder=str(place))
     checked = measured(place, step="check", folder=str(place))
     shutil.rmtree(place)
-    return {"rows": rows, "write": written, "frame": joined, "check": checked}
+    return {"rows": rows, "write": written, "frame": joined, "call": called, "check": checked}
 
 
 def by_key(folder: Path, shape: list[int], stores: list[str], turns: int) -> list[Figures]:
@@ -95,8 +105,13 @@ def measured(place: Path, **what: Any) -> Figures:
 
 def child(*, step: str, folder: str, **options: Any) -> Figures:
     """Run one step of :mod:`benchmarks.asof_tables` or :func:`join`."""
-    steps = {"write": asof_tables.write, "frame": asof_tables.join, "check": asof_tables.check, "join": join}
-    return steps[step](Path(folder), **options) | {"peak_mib": peak()}
+    steps = {
+        "write": asof_tables.write,
+        "frame": asof_tables.join,
+        "call": asof_tables.call,
+        "check": asof_tables.check,
+    }
+    return (steps | {"join": join})[step](Path(folder), **options) | {"peak_mib": peak()}
 
 
 def join(folder: Path, *, store: str) -> Figures:
@@ -138,19 +153,24 @@ def markdown(content: Figures) -> str:
         f"The point-in-time join ({content['date']}, {content['cores']} shared cores)",
         "",
         "Training frames, one run each: six views, among them histories of 20 and counts after every instant; users of "
-        "1 to tens of thousands of rows. Cells are held to a window query of plain SQL, all of them.",
+        "1 to tens of thousands of rows. Cells are held to a window query of plain SQL, all of them. One call is "
+        "`get_historical_features` for all rows at once, in no order, and all features but the lists; its result is in "
+        "that memory.",
         "",
-        "| rows | views written | joined | rows/s | most memory | longest key | rows checked | cells that differ |",
-        "|---|---|---|---|---|---|---|---|",
+        "| rows | views written | frame | rows/s | most memory | one call | most memory | longest key | rows checked "
+        "| cells that differ |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for run in content["frames"]:
         written, joined, checked = run["write"], run["frame"], run["check"]
         cells = [
             f"{run['rows']:,}",
-            f"{written['seconds']:,.0f} s, {written['peak_mib']:,} MiB",
+            f"{written['seconds']:,.0f} s",
             f"{joined['seconds']:,.0f} s",
             f"{run['rows'] / joined['seconds']:,.0f}",
             f"{joined['peak_mib']:,} MiB",
+            f"{run['call']['seconds']:,.0f} s",
+            f"{run['call']['peak_mib']:,} MiB",
             f"{checked['longest']:,} rows",
             f"{checked['rows']:,} × {checked['views']} views",
             f"{checked['differing']:,}",

@@ -65,6 +65,9 @@ def write(folder: Path, *, rows: int) -> dict[str, Any]:
         _copy(con, folder / "impressions.parquet", devices)
         people = f"SELECT 'u' || i AS person, 'city ' || (i % 50) AS city FROM range({users}) t(i) WHERE i % 100 > 0"
         _copy(con, folder / "users.parquet", people)
+        shuffled = f"""SELECT impression_id, "user", item, domain, timestamp AS {views.TIME}
+            FROM read_parquet('{folder}/partitioned.parquet') ORDER BY hash(impression_id)"""
+        _copy(con, folder / "shuffled.parquet", shuffled)
         films = f"SELECT i::VARCHAR AS film, 'kind ' || (i % 18) AS kind FROM range({ITEMS}) t(i) WHERE i % 100 > 0"
         _copy(con, folder / "items.parquet", films)
     names = ("partitioned", "users", "items")
@@ -89,6 +92,24 @@ def join(folder: Path) -> dict[str, Any]:
     start, cpu = time.perf_counter(), time.process_time()
     report = TrainingFrame(variant, partitioned, impressions)(folder / "frame.parquet")
     return {"seconds": time.perf_counter() - start, "cpu": time.process_time() - cpu, "report": report}
+
+
+def call(folder: Path) -> dict[str, Any]:
+    """All impressions in one question, shuffled, for all features that are no lists."""
+    import pyarrow.parquet as pq
+
+    from multidomain.features import repository, views
+
+    variant = _variant(folder)
+    store, _ = repository.service(variant)
+    refs = [f"{view.name}:{c.name}" for view in views.views(variant) for c in view.columns if not c.list]
+    asked = pq.read_table(folder / "shuffled.parquet")
+    start, cpu = time.perf_counter(), time.process_time()
+    found = store.get_historical_features(features=refs, entity_df=asked).to_arrow()
+    taken = {"seconds": time.perf_counter() - start, "cpu": time.process_time() - cpu}
+    if not found.select(asked.column_names).equals(asked):
+        raise SystemExit("What was asked did not come back in its order.")
+    return taken | {"result_mib": found.nbytes >> 20}
 
 
 def check(folder: Path) -> dict[str, Any]:
