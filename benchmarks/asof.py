@@ -2,10 +2,11 @@
 
     python -m benchmarks.asof --folder /somewhere/large
 
-Three things are measured, each in a process of its own: ``TrainingFrame`` on written tables of growing size, held to
-plain SQL on every row, and one call for all rows at once; slices of one number of rows in keys of ten and of very many
-rows; the same beside Feast's own DuckDB store, on few rows because its join pairs all rows of a key. Figures of a
-shared machine are good for ratios. ``--only`` measures some of the parts again and keeps what was found of the others.
+Measured in processes of their own: ``TrainingFrame`` on written tables of growing size, held to plain SQL on every row
+(``frames``); one call for all those rows at once (``calls``); slices of one number of rows in keys of ten and of very
+many rows (``keys``); the same beside Feast's own DuckDB store, on few rows because its join pairs all rows of a key
+(``few``). ``--only`` measures some of them again and keeps what was found of the others. Figures of a shared machine
+are good for their ratios.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from . import asof_tables
 
 RESULTS = Path(__file__).parent / "results"
 STORES = {"as-of": "multidomain.features.asof.AsofOfflineStore", "Feast's own": "duckdb"}
+PARTS = ("frames", "calls", "keys", "few")
 Figures = dict[str, Any]
 
 
@@ -39,7 +41,7 @@ def main() -> None:
     parser.add_argument("--keys", type=int, nargs=3, default=[2_000_000, 10, 100_000], help="rows; rows per key, twice")
     parser.add_argument("--few", type=int, nargs=3, default=[20_000, 10, 2_000], help="the same, for both stores")
     parser.add_argument("--turns", type=int, nargs=2, default=[5, 3], help="of the runs by keys; of both stores")
-    parser.add_argument("--only", nargs="+", choices=["frames", "keys", "few"], default=["frames", "keys", "few"])
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--child", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.child:
@@ -48,6 +50,7 @@ def main() -> None:
     given.folder.mkdir(parents=True, exist_ok=True)
     parts: dict[str, Callable[[], list[Figures]]] = {
         "frames": lambda: [frame(given.folder, rows) for rows in given.rows],
+        "calls": lambda: [frame(given.folder, rows, steps=("write", "call")) for rows in given.rows],
         "keys": lambda: by_key(given.folder, given.keys, ["as-of"], given.turns[0]),
         "few": lambda: by_key(given.folder, given.few, list(STORES), given.turns[1]),
     }
@@ -63,15 +66,14 @@ def main() -> None:
     print(text)
 
 
-def frame(folder: Path, rows: int) -> Figures:
-    """One training frame: written tables and views, the join, the check; nothing of it is left."""
-    place = folder / f"frame-{rows}"
-    written = measured(place, step="write", folder=str(place), rows=rows)
-    joined = measured(place, step="frame", folder=str(place))
-    called = measured(place, step="call", folder=str(place))
-    checked = measured(place, step="check", folder=str(place))
+def frame(folder: Path, rows: int, steps: tuple[str, ...] = ("write", "frame", "check")) -> Figures:
+    """Written tables and views, the join, the check; nothing of them is left."""
+    place, found = folder / f"frame-{rows}", {"rows": rows}
+    for step in steps:
+        options = {"rows": rows} if step == "write" else {}
+        found[step] = measured(place, step=step, folder=str(place), **options)
     shutil.rmtree(place)
-    return {"rows": rows, "write": written, "frame": joined, "call": called, "check": checked}
+    return found
 
 
 def by_key(folder: Path, shape: list[int], stores: list[str], turns: int) -> list[Figures]:
@@ -153,13 +155,10 @@ def markdown(content: Figures) -> str:
         f"The point-in-time join ({content['date']}, {content['cores']} shared cores)",
         "",
         "Training frames, one run each: six views, among them histories of 20 and counts after every instant; users of "
-        "1 to tens of thousands of rows. Cells are held to a window query of plain SQL, all of them. One call is "
-        "`get_historical_features` for all rows at once, in no order, and all features but the lists; its result is in "
-        "that memory.",
+        "1 to tens of thousands of rows. Cells are held to a window query of plain SQL, all of them.",
         "",
-        "| rows | views written | frame | rows/s | most memory | one call | most memory | longest key | rows checked "
-        "| cells that differ |",
-        "|---|---|---|---|---|---|---|---|---|---|",
+        "| rows | views written | frame | rows/s | most memory | longest key | rows checked | cells that differ |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for run in content["frames"]:
         written, joined, checked = run["write"], run["frame"], run["check"]
@@ -169,13 +168,25 @@ def markdown(content: Figures) -> str:
             f"{joined['seconds']:,.0f} s",
             f"{run['rows'] / joined['seconds']:,.0f}",
             f"{joined['peak_mib']:,} MiB",
-            f"{run['call']['seconds']:,.0f} s",
-            f"{run['call']['peak_mib']:,} MiB",
             f"{checked['longest']:,} rows",
             f"{checked['rows']:,} × {checked['views']} views",
             f"{checked['differing']:,}",
         ]
         lines.append(f"| {' | '.join(cells)} |")
+    lines += [
+        "",
+        "One call of `get_historical_features` for all of those rows, in no order, and all their features but the "
+        "lists; the result is part of the memory.",
+        "",
+        "| rows | seconds | rows/s | most memory | of that the result |",
+        "|---|---|---|---|---|",
+    ]
+    for run in content["calls"]:
+        rows, called = run["rows"], run["call"]
+        lines.append(
+            f"| {rows:,} | {called['seconds']:,.0f} s | {rows / called['seconds']:,.0f} | {called['peak_mib']:,} MiB "
+            f"| {called['result_mib']:,} MiB |"
+        )
     for name, text in (("keys", "As many rows in short keys and in long ones"), ("few", "Both stores, few rows")):
         turns = len(content[name][0]["runs"])
         lines += [

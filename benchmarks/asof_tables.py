@@ -32,7 +32,7 @@ counts: [user, item, domain]
 """
 ITEMS, DOMAINS, DAYS = 20_000, 20, 30
 USER_ROWS = 100  # of the average user; the square of a random number makes some very busy
-PARTS = 8  # of the check, by key
+PARTS = 4  # of the check, by key
 DAY = 86_400_000_000
 
 
@@ -154,8 +154,8 @@ def _compared(folder: Path, view: View, part: int) -> str:
         picked AS (SELECT id, last_value(n IGNORE NULLS) OVER (PARTITION BY {keys} ORDER BY moment, side, n
             ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW) AS n FROM marks)
         SELECT count(*), coalesce(sum({" + ".join(unequal)}), 0) FROM picked
-            JOIN frame ON frame.impression_id = picked.id LEFT JOIN known ON known.n = picked.n
-            WHERE picked.id IS NOT NULL"""
+            JOIN (FROM frame WHERE {mine}) frame ON frame.impression_id = picked.id
+            LEFT JOIN known ON known.n = picked.n WHERE picked.id IS NOT NULL"""
 
 
 def _variant(folder: Path) -> Variant:
