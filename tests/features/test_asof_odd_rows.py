@@ -195,18 +195,30 @@ def named(full):
     return {feature: f"{view}__{feature}" if full else feature for feature, view in owner.items()}
 
 
-around = st.builds(lambda second, off: second * 1_000_000 + off, st.integers(0, 5), st.sampled_from([-1, 0, 1]))
-users, places = st.one_of(st.none(), st.integers(0, 2)), st.one_of(st.none(), st.sampled_from("ab"))
-times = st.one_of(st.none(), around)
-feature_rows = st.lists(st.tuples(users, places, times, times), max_size=25).map(rows_of)
-asked_rows = st.lists(
-    st.tuples(users, places, times, st.integers(-2, 2), st.sampled_from(["x", "w1", "w4"])), min_size=1, max_size=25
-).map(lambda rows: questions(rows + rows[:3]))  # some twice
+users, places = st.sampled_from([0, 0, 0, 1, None]), st.sampled_from(["a", "a", "a", "b", None])
+times, made = st.sampled_from([0, 0, 1, 1_000_000, None]), st.sampled_from([0, 0, 1, None])
+some = st.tuples(users, places, times, made)
+feature_rows = st.one_of(st.lists(some, min_size=10, max_size=20), st.lists(some, max_size=3)).map(rows_of)
+offsets = st.sampled_from([-1, 0, 1, TTL - 1, TTL, TTL + 1])
+requests = st.tuples(st.integers(-2, 2), st.sampled_from(["x", "w1", "w4"]))
+
+
+@st.composite
+def cases(draw):
+    """Feature rows, many of one key and time, and questions about their keys just before, in and after their time."""
+    rows = draw(feature_rows)
+    near = [(row["uid"], row["place"], row["happened"]) for row in rows if row["happened"] is not None]
+    about = st.sampled_from(near or [(9, "z", 0)])
+    close = st.tuples(about, offsets, requests).map(lambda d: (*d[0][:2], d[0][2] + d[1], *d[2]))
+    other = st.tuples(users, places, st.sampled_from([None, 0, TTL]), requests).map(lambda d: (*d[:3], *d[3]))
+    drawn = draw(st.lists(st.one_of(close, close, other), min_size=5, max_size=15))
+    return rows, questions(drawn + drawn[:3])  # some twice
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(rows=feature_rows, asked=asked_rows, full=st.booleans())
-def test_every_cell_equals_plain_sql(store, rows, asked, full):
+@given(case=cases(), full=st.booleans())
+def test_every_cell_equals_plain_sql(store, case, full):
+    rows, asked = case
     store.write(rows)
     table = entities(asked)
     found = store.ask(table, full_feature_names=full)
