@@ -231,6 +231,15 @@ def test_every_cell_equals_plain_sql(store, case, full):
         assert found[column].to_pylist() == [row[feature] for row in wanted], column
 
 
+def test_a_missing_key_equals_no_key_however_often_it_is_asked_for(store):
+    store.write(rows_of([(0, None, -1, None)] * 3))
+    asked = questions([(0, None, -1, 0, "x"), (None, None, 0, 1, "x")] * 4)
+    found = store.ask(entities(asked))
+    assert found["score"].to_pylist() == [None] * 8
+    assert found["tag"].to_pylist() == [None] * 8
+    assert found["value"].to_pylist() == [2, None] * 4
+
+
 def test_the_bound_of_a_ttl_is_the_last_microsecond_that_counts(store):
     store.write(rows_of([(0, "a", 0, 0)]))
     asked = questions([(0, "a", at, 1, "x") for at in (-1, 0, TTL, TTL + 1)])

@@ -229,8 +229,9 @@ class _ViewJoin:
         columns = {f"k{i}": entities[entity] for i, (_, entity) in enumerate(self.keys)}
         columns |= {AT: at, ROW: pa.array(np.arange(entities.num_rows))}
         con.register("entities", pa.table(columns))
-        timed = f"SELECT * FROM entities WHERE {AT} IS NOT NULL"  # an as-of join takes a null for the latest of times
-        con.execute(f"CREATE OR REPLACE TEMPORARY VIEW asked AS {timed}")
+        # An as-of join takes a null for the latest of times, and has found a missing key equal to another.
+        there = " AND ".join(f"{name} IS NOT NULL" for name in columns)
+        con.execute(f"CREATE OR REPLACE TEMPORARY VIEW asked AS SELECT * FROM entities WHERE {there}")
         source.register(con)
         query = self._all_pairs(con, source) if by_created and self.created else self._asof(con, source)
         found = con.execute(query).to_arrow_table()
@@ -266,7 +267,7 @@ class _ViewJoin:
         selected = [f"{quoted(column)} AS k{i}" for i, (column, _) in enumerate(self.keys)]
         selected += [f"{epoch(self.time, types)} AS {AT}", f"{source.number} AS number"]
         selected += [f"{epoch(self.created, types)} AS created"] if self.created else []
-        where = [f"{quoted(self.time)} IS NOT NULL"]
+        where = [f"{quoted(name)} IS NOT NULL" for name in (self.time, *(column for column, _ in self.keys))]
         for i, (column, _) in enumerate(self.keys):
             if types[column] == asked[f"k{i}"] and types[column] in ("VARCHAR", "BIGINT", "INTEGER"):
                 low, high = con.execute(f"SELECT min(k{i}), max(k{i}) FROM asked").fetchall()[0]
