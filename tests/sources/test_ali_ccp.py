@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from places import PROJECT
-from prepared import checked, prepare, quarantine
+from prepared import checked, patient, prepare, quarantine
 
 from benchmarks.raw_files import Bad, ali_ccp
 from multidomain import schema, sources
@@ -184,10 +184,7 @@ def test_unknown_indexes_and_indexes_and_samples_given_twice_are_in_the_quaranti
     (first, _), (second, _) = written["common_features_train.csv"].placed
     with pytest.raises(DataError, match=r"line \d+ common_feature_index .*: somebody,1,101\\x028\\x031.0"):
         checked(READ, tmp_path, tmp_path)
-    patient = tmp_path / "ali_ccp.yml"
-    text = READ.path.read_text(encoding="utf-8")
-    patient.write_text(text + "\nvalidation: {max_quarantined: 0.5}\n", encoding="utf-8")
-    data = checked(schema.parse(patient), tmp_path, tmp_path)
+    data = checked(patient(READ, tmp_path), tmp_path, tmp_path)
     assert quarantine(data) == {
         ("common_features_train.csv", f"line {second}"): f"common_feature_index 'somebody' is on line {first} already",
         ("impressions", str(2 * 90001)): "common_feature_index is not among the valid users",

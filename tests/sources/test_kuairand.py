@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from places import PROJECT
-from prepared import checked, prepare, quarantine
+from prepared import checked, patient, prepare, quarantine
 
 from benchmarks.raw_files import Bad, kuairand
 from multidomain import schema, sources
@@ -236,10 +236,7 @@ def test_unknown_and_repeated_keys_are_in_the_quarantine(tmp_path: Path) -> None
         "video_features_basic_pure.csv": [Bad(line=GOOD_VIDEO, reason=""), Bad(line=GOOD_VIDEO, reason="")],
     }
     written = kuairand.write(tmp_path / "kuairand", rows=3_000, bad=bad)
-    patient = tmp_path / "kuairand.yml"
-    text = READ.path.read_text(encoding="utf-8")
-    patient.write_text(text + "\nvalidation: {max_quarantined: 0.5}\n", encoding="utf-8")
-    data = checked(schema.parse(patient), tmp_path, tmp_path / "out")
+    data = checked(patient(READ, tmp_path), tmp_path, tmp_path / "out")
     (unknown_user, _), (unknown_video, _) = written[LOGS[0]].placed
     users, videos = (
         [line for line, _ in written[name].placed]
