@@ -5,13 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import socket
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from servers import free_port, wait
 
 UNPACKED = Path(__file__).parents[1] / ".redis"  # where `make redis` puts Debian's package
 
@@ -31,25 +30,14 @@ def program() -> tuple[str, dict[str, str]]:
 def running(folder: Path) -> Iterator[str]:
     """``host:port`` of a server with an empty store."""
     server, environment = program()
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     options = ["--bind", "127.0.0.1", "--port", str(port), "--save", "", "--appendonly", "no", "--dir", str(folder)]
     log = (folder / "redis.log").open("w")
     process = subprocess.Popen([server, *options], env=environment, stdout=log, stderr=subprocess.STDOUT)
     try:
-        _wait(port, process, folder / "redis.log")
+        wait(port, process, folder / "redis.log", seconds=30)
         yield f"127.0.0.1:{port}"
     finally:
         process.terminate()
         process.wait(timeout=20)
         log.close()
-
-
-def _wait(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
-    for _ in range(200):
-        assert process.poll() is None, log.read_text()
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
-            return
-        time.sleep(0.05)
-    raise AssertionError(f"Redis does not answer on port {port}: {log.read_text()}")

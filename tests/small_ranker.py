@@ -2,19 +2,34 @@
 
 from __future__ import annotations
 
+import contextlib
+import datetime as dt
+from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
+import pytest
 import torch
 from feature_oracle import Bench, log, one_world, small_schema
 
 from multidomain.encoder import Encoder
 from multidomain.features import repository
 from multidomain.features.frame import TrainingFrame
+from multidomain.features.materialize import materialize
 from multidomain.io import connection
 from multidomain.models import build
 from multidomain.packaging.scorer import Scorer
 from multidomain.pipelines.encode.nodes import fit_encoder
+
+
+@contextlib.contextmanager
+def loaded(folder: Path, until: dt.datetime, rows: int = 400) -> Iterator[SmallLog]:
+    """The small log, registered with Feast and loaded up to a time, with ``$MULTIDOMAIN_DATA`` set until the end."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MULTIDOMAIN_DATA", str(folder / "data"))
+        made = SmallLog(folder, rows=rows)
+        materialize(made.variant, until=until)
+        yield made
 
 
 class SmallLog:

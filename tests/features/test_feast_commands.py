@@ -11,7 +11,6 @@ import socket
 import sqlite3
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from click.testing import CliRunner
 from feast import FeatureView
 from feature_oracle import Bench, log, small_schema
 from places import PROJECT
+from servers import free_port, wait
 
 from multidomain.features import definitions, repository
 from multidomain.features.materialize import materialize
@@ -117,14 +117,12 @@ def test_feast_apply_after_the_pipeline_and_again_changes_nothing(feast):
 @contextlib.contextmanager
 def serving(command: list[str], environment: dict[str, str], report: Path) -> Iterator[str]:
     """``feast ui`` on a free port, until the end of the block; its address."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     place = ["ui", "--host", "127.0.0.1", "--port", str(port)]
     with report.open("w") as output:
         running = subprocess.Popen([*command, *place], env=environment, stdout=output, stderr=subprocess.STDOUT)
     try:
-        _wait(port, running, report)
+        wait(port, running, report, seconds=120)
         yield f"http://127.0.0.1:{port}"
     finally:
         running.send_signal(signal.SIGINT)
@@ -132,16 +130,6 @@ def serving(command: list[str], environment: dict[str, str], report: Path) -> It
     assert "Finished server process" in report.read_text()
     with socket.socket() as left:
         assert left.connect_ex(("127.0.0.1", port)) != 0
-
-
-def _wait(port: int, running: subprocess.Popen[bytes], report: Path) -> None:
-    until = time.monotonic() + 120
-    while time.monotonic() < until:
-        assert running.poll() is None, report.read_text()
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
-            return
-        time.sleep(0.1)
-    raise AssertionError(f"feast ui does not answer on port {port}: {report.read_text()}")
 
 
 def fetched(url: str) -> str:

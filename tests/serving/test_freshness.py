@@ -9,12 +9,11 @@ import numpy as np
 import pandas as pd
 import pytest
 from feature_oracle import DAY, START
-from small_ranker import SmallLog
+from small_ranker import SmallLog, loaded
 
 from multidomain.errors import DataError
 from multidomain.evaluation import drift
 from multidomain.features import repository, views
-from multidomain.features.materialize import materialize
 from multidomain.features.views import Column
 from multidomain.io import connection
 from multidomain.serving import Event, distribution, freshness, record
@@ -26,11 +25,7 @@ AT = dt.datetime.fromtimestamp((START + 2.5 * DAY) / 1e6, dt.UTC)  # on the thir
 @pytest.fixture(scope="module")
 def small(tmp_path_factory):
     """The small log, registered and loaded up to noon of its third day."""
-    folder = tmp_path_factory.mktemp("freshness")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MULTIDOMAIN_DATA", str(folder / "data"))
-        made = SmallLog(folder, rows=300)
-        materialize(made.variant, until=AT)
+    with loaded(tmp_path_factory.mktemp("freshness"), AT, rows=300) as made:
         yield made
 
 

@@ -9,11 +9,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from feature_oracle import DAY, START
-from small_ranker import SmallLog
+from small_ranker import loaded
 
 from multidomain.errors import DataError
 from multidomain.features import repository
-from multidomain.features.materialize import materialize
 from multidomain.features.request_time import TIME
 from multidomain.serving import Ranker, Request
 
@@ -25,11 +24,7 @@ CONTEXT = {"device": "phone", "price": [0.1, 0.2, 0.3, 0.4]}
 @pytest.fixture(scope="module")
 def ranker(tmp_path_factory):
     """An untrained model over the small log, registered with Feast and loaded up to noon of its third day."""
-    folder = tmp_path_factory.mktemp("ranker")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MULTIDOMAIN_DATA", str(folder / "data"))
-        small = SmallLog(folder)
-        materialize(small.variant, until=AT)
+    with loaded(tmp_path_factory.mktemp("ranker"), AT) as small:
         store, _ = repository.service(small.variant)
         yield Ranker(variant=small.variant, store=store, scorer=small.scorer)
 

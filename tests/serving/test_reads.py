@@ -16,11 +16,10 @@ from feast.protos.feast.types.Value_pb2 import Value
 from feature_oracle import DAY, START
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from small_ranker import SmallLog
+from small_ranker import SmallLog, loaded
 
 from multidomain.errors import ConfigurationError, DataError
 from multidomain.features import repository
-from multidomain.features.materialize import materialize
 from multidomain.features.online import GuardedSqliteOnlineStore
 from multidomain.features.rows import entity_bytes
 from multidomain.features.views import Column, View, views
@@ -35,11 +34,7 @@ ASKED = Request(user="ann@", domain="shop", items=["01", "03"], context={"device
 @pytest.fixture(scope="module")
 def small(tmp_path_factory):
     """The small log, registered with Feast and loaded up to noon of its third day."""
-    folder = tmp_path_factory.mktemp("reads")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MULTIDOMAIN_DATA", str(folder / "data"))
-        made = SmallLog(folder)
-        materialize(made.variant, until=AT)
+    with loaded(tmp_path_factory.mktemp("reads"), AT) as made:
         yield made
 
 

@@ -28,7 +28,8 @@ from feast.repo_config import FeastConfigBaseModel, RepoConfig
 from pydantic import StrictStr
 
 from ..progress import progress
-from .stored import Rows, column_types, connected, epoch, microseconds, quoted, source_rows
+from .stored import Rows, column_types, connected, epoch, quoted, source_rows
+from .times import microseconds
 
 PIECE = 10_000  # rows written at a time
 Written = tuple[EntityKey, dict[str, Value], datetime, datetime | None]

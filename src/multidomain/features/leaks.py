@@ -23,7 +23,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from ..draw import digest
 from ..io import connection
+from ..layout import feature_type
 from ..schema import CountKey, History, Variant, counted
 from .views import MISSING, WEIGHT, keys_of, training_only, views
 
@@ -193,8 +195,7 @@ def _positives_before(
     rows = rows.select(user_="user", item="item", then="timestamp", number="impression_id")
     pairs = asked.join(rows, [asked.user == rows.user_, rows.then < asked.now])
     fields = {name: variant.schema.feature(name) for name, _ in history.fields}
-    kinds = {"string": "string", "int": "int64", "float": "float64"}
-    typed = {name: items[feature.column].cast(kinds[feature.value_type]) for name, feature in fields.items()}
+    typed = {name: items[feature.column].cast(feature_type(feature)) for name, feature in fields.items()}
     known = items.select(item_=items[variant.schema.roles.item].cast("string"), **typed)
     pairs = pairs.join(known, pairs.item == known.item_, how="left")
     return pairs.mutate(**{n: pairs[n].fill_null(MISSING[feature.value_type]) for n, feature in fields.items()})
@@ -264,8 +265,5 @@ def _line(
 
 def _drawn(frame: ir.Table, names: list[str], rows: int, seed: int) -> pa.Table:
     """Impressions of all splits with their keys, times and these features."""
-    import ibis
-
-    draw = (ibis.literal(f"{seed}:") + frame.impression_id.cast("string")).hexdigest("md5")
     keys = ["impression_id", "user", "item", "domain", "timestamp"]
-    return frame.order_by(draw).limit(rows).select(*keys, *names).to_pyarrow()
+    return frame.order_by(digest(seed, frame.impression_id)).limit(rows).select(*keys, *names).to_pyarrow()

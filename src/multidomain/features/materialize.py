@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 from ..errors import ConfigurationError
 from ..schema import Variant
 from . import repository
+from .times import EPOCH
 from .views import View, views
 
 if TYPE_CHECKING:
     from feast import FeatureStore
 
 log = logging.getLogger(__name__)
-BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def materialize(
@@ -42,12 +42,12 @@ def materialize(
         ConfigurationError: a time before 1970.
     """
     end = datetime.now(UTC) if until is None else until if until.tzinfo else until.replace(tzinfo=UTC)
-    if end < BEGINNING:
+    if end < EPOCH:
         raise ConfigurationError(f"materialize.until: {end} is before 1970, when the first features are known.")
     store = store or repository.service(variant)[0]
     done: dict[str, Any] = {}
     for view in views(variant):
-        start = BEGINNING if full or view.kind == "profile" else _last_success(store, view)
+        start = EPOCH if full or view.kind == "profile" else _last_success(store, view)
         loaded = start <= end
         if loaded:
             log.info("%s: from %s to %s", view.name, start, end)
@@ -61,7 +61,7 @@ def materialize(
 
 def _last_success(store: Any, view: View) -> datetime:
     found: datetime | None = store.get_feature_view(view.name).most_recent_end_time
-    return found or BEGINNING
+    return found or EPOCH
 
 
 def moment(name: str, given: Any) -> datetime | None:

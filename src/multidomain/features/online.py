@@ -25,7 +25,7 @@ from feast.repo_config import RepoConfig
 from pydantic import StrictStr
 
 from .rows import Asked, entity_bytes
-from .stored import EPOCH, microseconds
+from .times import EPOCH, microseconds
 
 WAIT = 30_000  # milliseconds for another writer to end
 READ = 30_000  # keys asked for in one statement; SQLite takes 32,766

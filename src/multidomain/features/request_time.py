@@ -8,18 +8,18 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from ..errors import DataError
 from ..schema import Variant
+from .times import microseconds
 
 if TYPE_CHECKING:
     from feast import FeatureStore, OnDemandFeatureView
 
 SOURCE = "request"  # what a request tells of itself
 TIME = "request_time"  # microseconds since 1970, UTC
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def hour(inputs: dict[str, list[int]]) -> dict[str, list[int]]:
@@ -77,9 +77,8 @@ class RequestTime:
 
     def at(self, moment: datetime | None) -> dict[str, Any]:
         """The value of each feature at a moment: now, where none is given; one without a zone is UTC."""
-        time = datetime.now(UTC) if moment is None else moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-        microseconds = (time - EPOCH) // timedelta(microseconds=1)
-        return {name: view.transform_dict({TIME: [microseconds]})[name][0] for name, view in self._views.items()}
+        time = microseconds(moment or datetime.now(UTC))
+        return {name: view.transform_dict({TIME: [time]})[name][0] for name, view in self._views.items()}
 
 
 def _registered(store: FeatureStore, feature: str) -> OnDemandFeatureView:

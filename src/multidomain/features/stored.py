@@ -6,7 +6,6 @@ import contextlib
 import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import duckdb
@@ -20,7 +19,6 @@ from feast.repo_config import RepoConfig
 
 from ..io.connection import quiet
 
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 PIECE = 50_000  # rows whose features are gathered at a time
 
 
@@ -143,12 +141,6 @@ def epoch(column: str | None, types: dict[str, str]) -> str:
     """SQL for a time in microseconds since 1970 UTC; one without a zone is UTC."""
     name = quoted(str(column))
     return f"epoch_us({name})" if types[str(column)] == "TIMESTAMP WITH TIME ZONE" else f"epoch_us({name}::TIMESTAMP)"
-
-
-def microseconds(time: datetime) -> int:
-    """Since 1970; a time without a zone is UTC."""
-    aware = time if time.tzinfo else time.replace(tzinfo=UTC)
-    return (aware - EPOCH) // timedelta(microseconds=1)
 
 
 def literal(value: str | int) -> str:

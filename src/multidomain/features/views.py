@@ -11,7 +11,7 @@ view              key                     one row per                           
 ``user_history``  user                    user and instant with a positive      that instant + 1 µs
 ``user_counts``   user                    user and instant with impressions     that instant + 1 µs
 ``item_counts``   item (domain, crosses)  key and UTC day with impressions      00:00 UTC of the next day
-``item_windows``  item (user, domain …)   key and midnight at which they change that midnight, UTC
+``item_windows``  item (user, crosses …)  key and midnight of a change          that midnight, UTC
 ================  ======================  ====================================  ====================================
 
 A row holds the state *after* everything that happened up to and including its instant or day. One microsecond is the
@@ -39,6 +39,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from ..errors import DataError
 from ..io import connection
+from ..layout import feature_type
 from ..schema import CountKey, Feature, Schema, Variant, counted
 from .windows import changes
 
@@ -311,8 +312,7 @@ def _next_midnight(day: Any) -> Any:
 
 def _typed(table: ir.Table, feature: Feature) -> Any:
     """A column under its feature's type, no list with a null in it; ids arrive as text whatever their type is."""
-    kind = {"string": "string", "int": "int64", "float": "float64"}[feature.value_type]
-    wanted = f"array<{kind}>" if feature.kind == "sequence" else kind
+    wanted = feature_type(feature)
     column = table[feature.column]
     column = column if str(column.type()) == wanted else column.cast(wanted)
     if feature.kind != "sequence":

@@ -22,8 +22,10 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..draw import digest
 from ..errors import DataError
 from ..features import repository
+from ..features.times import EPOCH, microseconds
 from ..features.views import TIME, View, views
 from ..io import connection
 from ..progress import progress
@@ -41,7 +43,6 @@ AGAINST_TABLES, AGAINST_FRAME = "online against tables", "online against trainin
 NEWEST = 100  # keys with the newest rows that are read beside those of the draw
 PIECE = 5_000  # keys read at a time
 HOUR = 3_600_000_000  # microseconds
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 Key = tuple[str, ...]
 Row = tuple[int, tuple[Any, ...]]  # time in microseconds since 1970, a value for each feature
@@ -163,7 +164,7 @@ class _Sides:
         ]
         timed = self.view.kind != "profile"
         offline, online = self.newest if timed else (None, None)
-        now = offline if at is None else _microseconds(at)
+        now = offline if at is None else microseconds(at)
         age = None if online is None or now is None else max(now - online, 0) / HOUR
         return {
             "view": self.view.name,
@@ -183,15 +184,13 @@ class _Sides:
 
 def _drawn(frame: ir.Table, planned: Sequence[View], rows: int, seed: int) -> tuple[str, pa.Table]:
     """The latest split that has rows, and impressions of it: keys and features of all views."""
-    import ibis
-
     there = frame.group_by("split").aggregate(rows=frame.count()).to_pyarrow()["split"].to_pylist()
     latest = next((split for split in reversed(SPLITS) if split in there), None)
     if latest is None:
         raise DataError("The training frame has no rows, so there is nothing to ask the online store for.")
     names = dict.fromkeys(name for view in planned for name in (*view.keys, *(c.name for c in view.columns)))
-    draw = (ibis.literal(f"{seed}:") + frame.impression_id.cast("string")).hexdigest("md5")
-    return latest, frame.filter(frame.split == latest).order_by(draw).limit(rows).select(*names).to_pyarrow()
+    rows_of = frame.filter(frame.split == latest).order_by(digest(seed, frame.impression_id))
+    return latest, rows_of.limit(rows).select(*names).to_pyarrow()
 
 
 def _known(path: Path, at: datetime | None) -> ir.Table:
@@ -275,10 +274,6 @@ def _times(rows: pa.Table) -> list[int]:
     import pyarrow as pa
 
     return rows[TIME].cast(pa.timestamp("us", "UTC")).cast(pa.int64()).to_pylist()  # type: ignore[no-any-return]
-
-
-def _microseconds(at: datetime) -> int:
-    return (at - EPOCH) // timedelta(microseconds=1)
 
 
 def _moment(time: int | None) -> str | None:

@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..draw import digest
 from ..errors import DataError
 from ..features import definitions, repository
 from ..features.materialize import materialize
@@ -144,9 +145,8 @@ def _drawn(frame: ir.Table, scorer: Scorer, at: datetime, rows: int, seed: int) 
 
     keys = ["impression_id", "user", "item", "domain"]
     later = frame.filter(frame.timestamp >= ibis.literal(at.replace(tzinfo=None)))
-    draw = (ibis.literal(f"{seed}:") + later.impression_id.cast("string")).hexdigest("md5")
     context = [name for name in scorer.columns if name in frame.columns and name not in keys]
-    return later.order_by(draw).limit(rows).select(*keys, *context).to_pyarrow()
+    return later.order_by(digest(seed, later.impression_id)).limit(rows).select(*keys, *context).to_pyarrow()
 
 
 def _both(variant: Variant, scorer: Scorer, asked: pa.Table, at: datetime) -> tuple[pa.Table, pa.Table]:

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from ..draw import digest
 from ..errors import SchemaError
 from ..layout import IMPRESSION, key, layout
 from ..schema import Schema
@@ -92,8 +93,8 @@ def _impressions(samples: Parsed, part: str) -> ir.Table:
     number = table.sample_id * 2 + int(part == "test")
     split: Any = ibis.literal("test")
     if part == "train":
-        digest = (ibis.literal(f"{SEED}:") + table.sample_id.cast("string")).hexdigest("md5").left(8)
-        split = ibis.ifelse(digest < f"{int(VALIDATION * 16**8):08x}", "validation", "train")
+        drawn = digest(SEED, table.sample_id).left(8)
+        split = ibis.ifelse(drawn < f"{int(VALIDATION * 16**8):08x}", "validation", "train")
     index = ibis.literal(f"{part}-") + table[INDEX]
     return table.mutate(**{IMPRESSION: number, INDEX: index, "split": split}).drop("sample_id", "line")
 

@@ -9,8 +9,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ...errors import ConfigurationError, DataError, unknown_key
+from ...errors import DataError
 from ...features.materialize import moment
+from ...options import require_numbers
 from ...schema import Variant
 
 if TYPE_CHECKING:
@@ -18,7 +19,15 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 NOW = "now"
-OPTIONS = ("at", "rows", "seed", "max_age_hours", "max_absent", "max_behind", "max_differing")
+OPTIONS = {
+    "at": None,
+    "rows": int,
+    "seed": int,
+    "max_age_hours": float,
+    "max_absent": float,
+    "max_behind": float,
+    "max_differing": int,
+}
 
 
 def measure_freshness(
@@ -159,15 +168,7 @@ def _moment(text: str) -> datetime:
 
 def _check(options: Mapping[str, Any]) -> datetime | None:
     """The time that ages are measured against; None for none."""
-    for name, value in options.items():
-        if name not in OPTIONS:
-            raise ConfigurationError(f"check_freshness: {unknown_key(name, OPTIONS)}")
-        if name == "at":
-            continue
-        whole, least = name in ("rows", "seed", "max_differing"), int(name == "rows")
-        if isinstance(value, bool) or not isinstance(value, int if whole else int | float) or value < least:
-            kind = "a whole number" if whole else "a number"
-            raise ConfigurationError(f"check_freshness.{name} must be {kind} from {least} up, got {value!r}")
+    require_numbers("check_freshness", options, OPTIONS, least={"rows": 1})
     if options["at"] == NOW:
         return datetime.now(UTC)
     return moment("check_freshness.at", options["at"])

@@ -8,7 +8,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ...errors import ConfigurationError, unknown_key
+from ...errors import ConfigurationError
+from ...options import require_numbers
 from ...schema import Variant
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ def check_views(variant: Variant, options: Mapping[str, Any]) -> dict[str, Any]:
         ConfigurationError: an option is none or not of its type.
         DataError: ``views``: one of the variant's is not, or lacks features.
     """
-    _check(options)
+    require_numbers("check_parity", options, OPTIONS)
     from ...serving import checks
 
     return {"views": checks.require_views(variant)}
@@ -91,7 +92,7 @@ def measure_parity(
     Raises:
         ConfigurationError: an option is none or not of its type, or there is no such model.
     """
-    _check(options)
+    require_numbers("check_parity", options, OPTIONS)
     if architecture is None:
         raise ConfigurationError("check_parity compares the scores of a model, too: --params=architecture=star.")
     from ...packaging import registry
@@ -136,13 +137,3 @@ def judge_parity(variant: Variant, parity: Mapping[str, Any], options: Mapping[s
         "and at what changed the view tables after the training frame was joined "
         f"({checks.BUILD} makes both again).",
     )
-
-
-def _check(options: Mapping[str, Any]) -> None:
-    for name, value in options.items():
-        if name not in OPTIONS:
-            raise ConfigurationError(f"check_parity: {unknown_key(name, OPTIONS)}")
-        whole = OPTIONS[name] is int
-        if isinstance(value, bool) or not isinstance(value, int if whole else int | float) or value < 0:
-            kind = "a whole number" if whole else "a number"
-            raise ConfigurationError(f"check_parity.{name} must be {kind} from 0 up, got {value!r}")

@@ -8,6 +8,7 @@ import math
 import re
 from typing import TYPE_CHECKING
 
+from ...draw import digest
 from ...errors import DataError
 from ...schema import REMAINDER, SPLITS, UNKNOWN_DOMAIN, Domain, Split, Variant
 
@@ -143,8 +144,8 @@ def _split(split: Split, rows: ir.Table) -> ir.StringValue:
     if split.kind == "official":
         return rows.official
     if split.kind == "random":
-        digest = (ibis.literal(f"{split.seed}:") + rows.impression_id.cast("string")).hexdigest("md5").left(8)
-        return _cut(digest, *(f"{int(share * 16**8):08x}" for share in cuts))  # equal on every engine
+        drawn = digest(split.seed, rows.impression_id).left(8)
+        return _cut(drawn, *(f"{int(share * 16**8):08x}" for share in cuts))  # equal on every engine
     if split.kind != "user_time":
         place = rows.timestamp if split.kind == "time" else rows.impression_id
         return _cut_all(rows, place, *cuts)
