@@ -222,7 +222,7 @@ def test_the_progress_bar_shows_loss_auc_and_rows(encoded, tmp_path, capsys):
     assert "validation_auc=0." in shown
 
 
-def test_sparse_tables_have_the_lazy_optimizer_and_the_rest_the_dense_one():
+def test_tables_have_the_lazy_optimizer_domains_one_of_their_own_and_the_rest_the_dense_one():
     config = TrainingConfig(embedding_learning_rate=0.5, learning_rate=0.25, weight_decay=0.1)
     model = star()
     optimizers = Optimizers(model, config, steps_per_epoch=10)
@@ -230,7 +230,13 @@ def test_sparse_tables_have_the_lazy_optimizer_and_the_rest_the_dense_one():
     assert table is model.inputs.embedding.table.weight
     assert optimizers.named["embeddings"].param_groups[0]["lr"] == 0.5
     dense = [p for group in optimizers.named["dense"].param_groups for p in group["params"]]
-    assert {id(p) for p in [table, *dense]} == {id(p) for p in model.parameters()}
+    domains = optimizers.named["domains"].param_groups[0]["params"]
+    assert optimizers.named["domains"].param_groups[0]["lr"] == 0.25
+    names = {id(p): name for name, p in model.named_parameters()}
+    assert {names[id(p)] for p in domains} == {
+        name for name in names.values() if name.startswith("fcn.") and ".domain_" in name
+    }
+    assert sorted(map(id, [table, *domains, *dense])) == sorted(names)
 
 
 def test_weight_decay_spares_what_rests_at_one():

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from .dropout import Dropout
+from .grouped import grouped_linear, star_linear
 from .mlp import he_
 
 
@@ -58,23 +59,6 @@ class Segments:
         return x.index_select(0, self.inverse)
 
 
-def grouped_linear(x: Tensor, segments: Segments, weights: Sequence[Tensor], biases: Sequence[Tensor]) -> Tensor:
-    """``x[rows of p] @ weights[p] + biases[p]`` for each domain p present; rows sorted.
-
-    Args:
-        x: (B, i), sorted by domain.
-        segments: of those rows.
-        weights: (i, o) for each domain 0 … M.
-        biases: (o,) for each domain 0 … M.
-
-    Returns:
-        (B, o), sorted by domain.
-    """
-    parts = zip(x.split_with_sizes(segments.counts), weights, biases, strict=True)
-    outputs = [torch.addmm(bias, rows, weight) for rows, weight, bias in parts if len(rows)]
-    return torch.cat(outputs) if outputs else x.new_empty(0, weights[0].shape[1])
-
-
 class StarLinear(nn.Module):
     """One layer of the star topology FCN (STAR, section 3.4, Eq. 5-6, without the activation).
 
@@ -88,7 +72,12 @@ class StarLinear(nn.Module):
         out_features: o.
         domains: M.
         relu: whether a ReLU follows (decides the scale of W at the start).
+
+    Attributes:
+        sparse: whether W_p and b_p get sparse gradients, of the domains in the batch; training switches it on.
     """
+
+    sparse = False
 
     def __init__(self, *, in_features: int, out_features: int, domains: int, relu: bool = True) -> None:
         super().__init__()
@@ -106,12 +95,8 @@ class StarLinear(nn.Module):
 
     def segmented(self, x: Tensor, segments: Segments) -> Tensor:
         """(B, i) -> (B, o), the rows sorted by domain."""
-        private = zip(segments.counts, self.domain_weight.unbind(0), self.domain_bias.unbind(0), strict=False)
-        star = [
-            (self.weight * w, self.bias + b) if rows else (self.weight, self.bias) for rows, w, b in private
-        ]  # Eq. 5
-        weights, biases = zip(*star, (self.weight, self.bias), strict=True)
-        return grouped_linear(x, segments, weights, biases)  # Eq. 6
+        shared, private = (self.weight, self.bias), (self.domain_weight, self.domain_bias)
+        return star_linear(x, segments.counts, *shared, *private, sparse=self.sparse)  # Eq. 5-6
 
     def star(self) -> tuple[Tensor, Tensor]:
         """Eq. 5 for every domain and, last, the unknown one: W* (M+1, i, o), b* (M+1, o)."""
@@ -126,7 +111,12 @@ class DomainLinear(nn.Module):
     Args:
         weight: (M+1, i, o).
         bias: (M+1, o).
+
+    Attributes:
+        sparse: whether they get sparse gradients, of the domains in the batch; training switches it on.
     """
+
+    sparse = False
 
     def __init__(self, *, weight: Tensor, bias: Tensor) -> None:
         super().__init__()
@@ -142,7 +132,7 @@ class DomainLinear(nn.Module):
 
     def segmented(self, x: Tensor, segments: Segments) -> Tensor:
         """(B, i) -> (B, o), the rows sorted by domain."""
-        return grouped_linear(x, segments, self.domain_weight.unbind(0), self.domain_bias.unbind(0))
+        return grouped_linear(x, segments.counts, self.domain_weight, self.domain_bias, sparse=self.sparse)
 
     def every(self, x: Tensor) -> Tensor:
         """(B, i), or (M+1, B, i) with an input for each domain -> (M+1, B, o): the layers of all domains.

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from .domain_linear import Segments, grouped_linear
+from .domain_linear import Segments
+from .grouped import grouped_linear
 from .mlp import he_
 
 _FEW = 32  # rows per condition below which gathered weights are faster than a product per condition
@@ -135,6 +136,6 @@ def _rows(x: Tensor, index: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         return torch.baddbmm(bias.unsqueeze(1), x, weight)
     segments = Segments.of(index, len(weight) - 1)
     n = x.shape[1]
-    wide = Segments(segments.domain, segments.order, segments.inverse, [count * n for count in segments.counts])
-    output = grouped_linear(segments.sort(x).flatten(0, 1), wide, weight.unbind(0), bias.unbind(0))
+    counts = [count * n for count in segments.counts]
+    output = grouped_linear(segments.sort(x).flatten(0, 1), counts, weight, bias)
     return segments.unsort(output.view(len(index), n, -1))

@@ -1,4 +1,4 @@
-"""The optimizers of a model: lazy Adam for sparse tables, fused Adam for the rest, and their learning rates."""
+"""The optimizers of a model, lazy Adam for tables, an Adam per domain, fused Adam for the rest, and their rates."""
 
 from __future__ import annotations
 
@@ -7,27 +7,31 @@ import math
 import torch
 from torch import Tensor, nn
 
+from ..layers.domain_linear import DomainLinear, StarLinear
 from .config import TrainingConfig
+from .domain_optimizer import DomainAdam
 from .embedding_optimizer import LazyAdam
 
 _UNDECAYED = ("bias", "domain_weight", "domain_bias", "codebooks")
 
 
 class Optimizers:
-    """Every parameter of a model under one of at most two optimizers.
+    """Every parameter of a model under one of at most three optimizers.
 
     Attributes:
-        named: ``dense`` and ``embeddings``, as far as the model has such parameters.
+        named: ``dense``, ``domains`` and ``embeddings``, as far as the model has such parameters.
     """
 
     def __init__(self, model: nn.Module, config: TrainingConfig, *, steps_per_epoch: int) -> None:
         self.config, self._total = config, config.epochs * steps_per_epoch
         self.named: dict[str, torch.optim.Optimizer] = {}
-        sparse = sparse_tables(model)
-        taken = {id(table) for table in sparse}
+        sparse, domains = sparse_tables(model), domain_weights(model)
+        taken = {id(parameter) for parameter in (*sparse, *domains)}
         dense = {name: p for name, p in model.named_parameters() if p.requires_grad and id(p) not in taken}
         if dense:
             self.named["dense"] = torch.optim.AdamW(_groups(dense, config), lr=config.learning_rate, fused=True)
+        if domains:
+            self.named["domains"] = DomainAdam(domains, lr=config.learning_rate)
         if sparse:
             rate = config.embedding_learning_rate or config.learning_rate
             decay = config.embedding_weight_decay
@@ -55,6 +59,16 @@ def sparse_tables(model: nn.Module) -> list[Tensor]:
     embeddings = [m for m in model.modules() if isinstance(m, nn.Embedding | nn.EmbeddingBag) and m.sparse]
     tables = {id(m.weight): m.weight for m in embeddings if m.weight.requires_grad}
     return list(tables.values())
+
+
+def domain_weights(model: nn.Module) -> list[Tensor]:
+    """The trainable weights that a domain's rows alone meet; from now on their gradients are sparse by domain."""
+    weights: list[Tensor] = []
+    for layer in model.modules():
+        if isinstance(layer, StarLinear | DomainLinear):
+            layer.sparse = True
+            weights += [weight for weight in (layer.domain_weight, layer.domain_bias) if weight.requires_grad]
+    return weights
 
 
 def decays(name: str, parameter: nn.Parameter) -> bool:
