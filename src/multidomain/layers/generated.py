@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .domain_linear import Segments
@@ -116,17 +117,18 @@ class GeneratedLinear(nn.Module):
         W and b are those of each row and each of its G conditions. An x that the G conditions share meets A first:
         ``(A x) c`` is a G-th of the work of ``(A c)ᵀ x``.
         """
-        if x.dim() == 3:
-            weight, bias = self.weights(condition)  # (B, G, i, o), (B, G, o)
-            return (x.unsqueeze(2) @ weight)[:, :, 0] + bias
         A, a = self.generator.weight, self.generator.bias  # (i o + o, k), (i o + o,)
+        if x.dim() == 3:
+            weight = F.linear(condition, A[: self.size], a[: self.size])  # b apart: no gradient of W and b to be joined
+            output = (x.unsqueeze(2) @ weight.view(*x.shape, self.out_features))[:, :, 0]  # (B, G, o)
+            return output if len(a) == self.size else output + F.linear(condition, A[self.size :], a[self.size :])
         shape = (len(x), self.out_features, A.shape[1])
         layers = (x @ A[: self.size].view(self.in_features, -1)).view(shape)  # (B, o, k)
         same = x @ a[: self.size].view(self.in_features, self.out_features)  # (B, o), whatever the condition
         output = torch.baddbmm(same.unsqueeze(1), condition, layers.transpose(1, 2))  # (B, G, o)
         if len(a) == self.size:
             return output
-        return output + nn.functional.linear(condition, A[self.size :], a[self.size :])
+        return output + F.linear(condition, A[self.size :], a[self.size :])
 
 
 def _rows(x: Tensor, index: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
