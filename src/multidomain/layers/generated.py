@@ -116,6 +116,9 @@ class GeneratedLinear(nn.Module):
 
         W and b are those of each row and each of its G conditions. An x that the G conditions share meets A first:
         ``(A x) c`` is a G-th of the work of ``(A c)ᵀ x``.
+
+        Memory, until the backward pass: B·o·k numbers for a shared x, B·G·i·o otherwise: of HierRec's two implicit
+        layers, 33 MB each for 2,000 rows of 4 heads. The same by fields and in pieces of 32 rows took as long.
         """
         A, a = self.generator.weight, self.generator.bias  # (i o + o, k), (i o + o,)
         if x.dim() == 3:
