@@ -139,14 +139,13 @@ def head(setting: Setting) -> Figures:
     }
 
 
-def head_lines(head: Figures) -> list[str]:
-    """The head as Markdown."""
+def head_lines(head: Figures, what: str = "medians of {rounds} interleaved rounds") -> list[str]:
+    """The head as Markdown; ``what`` says what a figure is."""
     clock = {"cpu": "time that the process worked", "wall": "time that passed"}[head["clock"]]
     return [
         f"{head['date']}, {head['machine']}, {head['threads']} thread{'s' * (head['threads'] > 1)}, "
         f"PyTorch {head['torch']}, Python {head['python']}; load average at the end {head['load']}. "
-        f"Revision {head['revision']}: `{head['command']}`; {clock}, medians of {head['rounds']} interleaved "
-        "rounds.",
+        f"Revision {head['revision']}: `{head['command']}`; {clock}, {what.format(**head)}.",
         "",
     ]
 

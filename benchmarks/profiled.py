@@ -25,6 +25,7 @@ from .training_step import PARTS, TrainingStep
 
 OPERATORS = 30
 MARK = "module: "
+OTHERS = "(outside the model)"
 DEPTH = 4  # inputs.embedding.table is three deep
 STEPS_KEPT = 400_000  # rows of a drawn split: enough for batches that no cache holds
 
@@ -55,20 +56,18 @@ def by_module(step: TrainingStep, batches: list[Batch], steps: int) -> tuple[ByM
     found = ByModule()
     of_sequence: dict[int, str] = {}
     events = seen.events()
-    for event in events:
-        if event.scope != 1 and event.sequence_nr >= 0:  # an operator of the forward pass that autograd remembers
-            of_sequence.setdefault(event.sequence_nr, _module(event) or "(loss)")
+    for event in sorted(events, key=lambda one: one.time_range.start):
+        if event.sequence_nr >= 0 and _backward(event) is None:
+            of_sequence[event.sequence_nr] = _module(event) or OTHERS  # the last of a number is what autograd keeps
     for event in events:
         own = event.self_cpu_time_total / 1000 / steps
-        if event.name.startswith(MARK) or event.scope == 0:
-            found.operators += not event.name.startswith(MARK)
+        found.operators += event.scope == 0 and not event.name.startswith(MARK)
         backward = _backward(event)
         if backward is not None:
             found.backward[of_sequence.get(backward.sequence_nr, _leftover(backward.name))] += own
         elif (module := _module(event)) is not None:
             found.forward[module] += own
     found.operators //= steps
-    # Python's own time lies between operators; the profiler gives it to the innermost mark around.
     text = seen.key_averages().table(
         sort_by="self_cpu_time_total", row_limit=OPERATORS, max_name_column_width=60, header=None
     )
@@ -120,7 +119,7 @@ def _backward(event: Any) -> Any:
 
 
 def _leftover(name: str) -> str:
-    return "(gradients kept)" if "AccumulateGrad" in name else "(loss)"
+    return "(gradients kept)" if "AccumulateGrad" in name else OTHERS
 
 
 def input_ms(folder: Path, batch_size: int, rounds: int, clock: str) -> float:

@@ -1,7 +1,7 @@
 """One training step of every model: milliseconds, rows/s, parameters; and where the time goes.
 
     python -m benchmarks.steps                                   # all models, as configured, on drawn rows
-    python -m benchmarks.steps --profile --label after           # and a profile of each of the five architectures
+    python -m benchmarks.steps --profile --label after           # a profile of each of the five architectures instead
     python -m benchmarks.steps --against ../before               # beside another checkout, in turn
     python -m benchmarks.steps --compare old/steps.json          # beside figures that were kept
 
@@ -44,9 +44,10 @@ def main() -> None:
     if given.child:
         serve(given, setting.clock)
         return
-    content: Figures = {"models": timed(given, setting)}
     if given.profile:
         profiles(given, setting)
+        return
+    content: Figures = {"models": timed(given, setting)}
     content["head"] = measure.head(setting)
     if given.against:
         content["against"] = measure.revision(given.against)
@@ -187,13 +188,13 @@ def profiles(given: argparse.Namespace, setting: Setting) -> None:
         for name in given.models or FIVE:
             step, batches = prepared(given, name)
             profiled.parts(step, batches, WARM, setting.clock)
-            measured = profiled.parts(step, batches, 3 if given.quick else 60, setting.clock)
+            measured = profiled.parts(step, batches, 3 if given.quick else 40, setting.clock)
             gathering = profiled.input_ms(folder, step.rows, 3 if given.quick else 50, setting.clock)
-            found, operators = profiled.by_module(step, batches, 2 if given.quick else 20)
+            found, operators = profiled.by_module(step, batches, 2 if given.quick else 8)
             title = [
                 f"# {name}: where the time of a training step goes",
                 "",
-                *measure.head_lines(measure.head(setting)),
+                *measure.head_lines(measure.head(setting), "medians of steps"),
             ]
             lines = title + profiled.text(found, measured, gathering, operators, step.rows)
             target = setting.results / f"profile_{name}_{given.label or 'now'}.txt"
