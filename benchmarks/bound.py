@@ -45,6 +45,7 @@ from .training_step import TrainingStep, configured
 FLOOR, INPUT_FLOOR = 0.8, 10.0
 WINDOW = 1 << 16  # rows of a small window: 16 blocks
 BARE = {"normalization": "none", "auxiliary": False, "dropout": 0.0}
+TRAINED_ROWS, QUICK_ROWS = 400_000, 20_000  # of a drawn split
 TURN = 1.0  # seconds at least of one turn: many batches, so that the loader's head start does not count
 ORDERS: dict[str, dict[str, Any]] = {
     "small windows": {"window": WINDOW},
@@ -64,7 +65,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = given.encoded or Path(temporary)
         if not given.encoded:
-            rows = 20_000 if setting.quick else 400_000
+            rows = QUICK_ROWS if setting.quick else TRAINED_ROWS
             Draw(schema=MOVIELENS, shares=GENRES).write(folder, rows={"train": rows, "validation": rows // 10})
         content: Figures = {"shares": [share(name, folder, setting) for name in given.models]}
         content["input"] = inputs_alone(folder, setting)

@@ -17,6 +17,7 @@ used with these benchmarks.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import statistics
@@ -112,8 +113,9 @@ def workers(checkouts: dict[str, Path]) -> Iterator[Any]:
 
         def ask(name: str, what: str, model: str | None) -> Any:
             process = processes[name]
-            process.stdin.write(json.dumps([what, model]) + "\n")
-            process.stdin.flush()
+            with contextlib.suppress(BrokenPipeError):
+                process.stdin.write(json.dumps([what, model]) + "\n")
+                process.stdin.flush()
             answer = process.stdout.readline()
             if not answer:
                 raise SystemExit(f"The process that measures {checkouts[name]} has ended: see above.")
@@ -122,7 +124,8 @@ def workers(checkouts: dict[str, Path]) -> Iterator[Any]:
         yield ask
     finally:
         for process in processes.values():
-            process.stdin.close()
+            with contextlib.suppress(BrokenPipeError):
+                process.stdin.close()
             process.wait()
 
 

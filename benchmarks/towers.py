@@ -94,4 +94,4 @@ class DenseStep:
         self._adam.zero_grad()
         loss.backward()
         self._adam.step()
-        return loss
+        return loss.detach()
