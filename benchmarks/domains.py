@@ -10,8 +10,9 @@
 - ``adaptdhm``: the widths of its paper (512-256-128-64-32), 9 clusters, batches of 2048, 33 and 100 domains.
 
 Networks of 256-128-64 on 20 fields of width 16; rows are drawn. Ours: forward, backward, guard and optimizers of the
-training loop. "All towers" is in :mod:`benchmarks.towers`. Models whose equations want every domain's network on every
-row (Cross-Stitch, PLE below its last level), and all towers, are measured up to --every domains.
+training loop. MMoE has four experts of these widths, PLE one level of one expert per domain and a shared one, Shared
+Bottom shares the embeddings alone. "All towers" is in :mod:`benchmarks.towers`; it and Cross-Stitch, whose equations
+want every domain's network on every row, are measured up to --every domains.
 """
 
 from __future__ import annotations
@@ -34,9 +35,10 @@ from .training_step import TrainingStep
 FIELDS, WIDTH = 20, 16
 TURN = 0.3  # seconds at least of one turn
 ALL_TOWERS, PLAIN = "all towers", "dnn"
-EVERY_ROW = ("cross_stitch", "ple", ALL_TOWERS)
+EVERY_ROW = ("cross_stitch", ALL_TOWERS)
 PARTS = ("mixed", "domain", "large", "ids", "adaptdhm")
 MODELS = (PLAIN, "star", "shared_bottom", "adaptdhm", "mmoe", "cross_stitch", "ple", ALL_TOWERS)
+BY_DOMAIN = (PLAIN, "star", "shared_bottom", "adaptdhm")
 CLUSTERS = 9  # the paper's best on its public data set
 PLAIN_INPUTS = {"embedding_dim": WIDTH, "auxiliary": False}
 
@@ -89,9 +91,11 @@ def main() -> None:
         "adaptdhm": lambda: paper(setting, sizes),
     }
     for name in given.only:
-        content[name] = {"head": measure.head(setting), "runs": steps[name]()}
-    content["shows"] = shows(content)
-    measure.save(setting, "domains", content, markdown(content))
+        runs = steps[name]()
+        content[name] = {"head": measure.head(setting), "runs": runs}
+        content["shows"] = shows(content)
+        measure.keep(setting, "domains", content, markdown(content))
+    print("\n".join(markdown(content)))
     if target.parent.is_dir():
         plot(content, target.with_suffix(".png"))
 
@@ -135,7 +139,7 @@ def taken(
     """One row of a table: seconds per step of each model, all in turn."""
     chosen = [m for m in given.models if m not in EVERY_ROW or (domains <= given.every and rows <= sizes.batch)]
     if one_domain:
-        chosen = [m for m in chosen if m not in EVERY_ROW and m != "mmoe"]
+        chosen = [m for m in chosen if m in BY_DOMAIN]
     draw = Draw(schema=inputs(domains, sizes.few_ids), shares=zipf(domains) if skewed else None)
     batches = draw.batches(rows, 4 * sizes.batches if one_domain else sizes.batches, one_domain=one_domain)
     steps = {name: step(name, draw.schema, batches, widths or sizes.widths) for name in chosen}
@@ -297,7 +301,8 @@ def _cells(line: Figures, names: Sequence[str]) -> list[str]:
     cells = [f"{line['domains']:,}", line["shares"], f"{line['rows']:,}"]
     for name in names:
         seconds = line["seconds"].get(name)
-        share = "" if name == PLAIN else f" ({speed(line, name, PLAIN):.2g})" if PLAIN in line["seconds"] else ""
+        of_plain = None if name == PLAIN else speed(line, name, PLAIN)
+        share = "" if of_plain is None else f" ({of_plain:.2g})"
         cells.append(f"{line['rows'] / statistics.median(seconds):,.0f}{share}" if seconds else "")
     return cells
 

@@ -7,6 +7,7 @@ import json
 import math
 import os
 import platform
+import re
 import statistics
 import subprocess
 import sys
@@ -187,11 +188,21 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> list[str]
 
 
 def save(setting: Setting, name: str, content: Figures, lines: Sequence[str]) -> None:
-    """Print the lines; write them to ``<name>.md`` and the figures to ``<name>.json``, unless there is no folder."""
-    text = "\n".join(lines) + "\n"
-    print(text)
+    """Print the lines, and keep them."""
+    print("\n".join(lines))
+    keep(setting, name, content, lines)
+
+
+def keep(setting: Setting, name: str, content: Figures, lines: Sequence[str]) -> None:
+    """Write the lines to ``<name>.md`` and the figures to ``<name>.json``, unless there is no folder for results."""
     if setting.results == Path(os.devnull):
         return
     setting.results.mkdir(parents=True, exist_ok=True)
-    (setting.results / f"{name}.md").write_text(text, encoding="utf-8")
+    (setting.results / f"{name}.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
     (setting.results / f"{name}.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+def peak_mib() -> int:
+    """The most memory this process ever had, mapped files included, in MiB."""
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
+    return int(re.findall(r"^VmHWM:\s+(\d+)", status, re.MULTILINE)[0]) >> 10

@@ -65,12 +65,8 @@ class AllTowersStar(nn.Module):
     def take(self, star: nn.Module) -> None:
         """The weights and moments of one of our own."""
         state = star.state_dict()
-        own = {name: name.replace("fcn.", "fcn.fcn/").replace(".", "/") for name in state if name.startswith("fcn.")}
-        self.load_state_dict({_key(name, own): value for name, value in state.items()})
-
-
-def _key(name: str, own: dict[str, str]) -> str:
-    return "fcn." + own[name].removeprefix("fcn/") if name in own else name
+        names = {name: f"fcn.{name.replace('.', '/')}" if name.startswith("fcn.") else name for name in state}
+        self.load_state_dict({names[name]: value for name, value in state.items()})
 
 
 class DenseStep:

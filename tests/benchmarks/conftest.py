@@ -3,9 +3,12 @@
 import importlib
 import json
 import sys
+from pathlib import Path
 
 import pytest
 import torch
+
+from benchmarks import measure
 
 
 @pytest.fixture
@@ -24,3 +27,9 @@ def quick(monkeypatch, tmp_path):
         return json.loads(kept.read_text()), kept.with_suffix(".md").read_text()
 
     return run
+
+
+@pytest.fixture(scope="session")
+def head():
+    """What stands above a table."""
+    return measure.head(measure.Setting(quick=True, rounds=3, threads=1, results=Path("/dev/null"), clock="cpu"))

@@ -47,6 +47,12 @@ def test_what_is_shown_is_computed_from_rounds():
     assert len(shown) == 7
 
 
+def test_a_model_that_was_not_measured_everywhere_leaves_a_gap(head):
+    part = {"head": head, "runs": [line(3, 100, dnn=[1.0], star=[2.0]), line(9, 100, dnn=[1.0])]}
+    lines = domains.markdown({"mixed": part, "shows": []})
+    assert lines[-2:] == ["| 3 | even | 100 | 100 | 50 (0.5) |", "| 9 | even | 100 | 100 |  |"]
+
+
 def test_shares_of_zipf_add_up_and_fall():
     shares = domains.zipf(3)
     assert shares == pytest.approx([6 / 11, 3 / 11, 2 / 11])

@@ -22,19 +22,7 @@ def test_it_runs_in_the_smallest_setting(quick):
     assert "star / shared_bottom" in text
 
 
-def test_the_ratio_is_held_to_its_ceiling():
-    head = {
-        "date": "",
-        "machine": "",
-        "threads": 1,
-        "torch": "",
-        "python": "",
-        "revision": "",
-        "command": "",
-        "load": "",
-        "rounds": 2,
-        "clock": "cpu",
-    }
+def test_the_ratio_is_held_to_its_ceiling(head):
     run = {"rows": 100, "domains": "all", "seconds": {"star": [0.00104, 0.002], "shared_bottom": [0.001, 0.002]}}
     slow = {"rows": 100, "domains": "one", "seconds": {"star": [0.0011], "shared_bottom": [0.001]}}
     lines = served.markdown({"runs": [run, slow], "head": head})

@@ -5,19 +5,6 @@ import pytest
 from benchmarks import stages
 from benchmarks.nodes import Watched
 
-HEAD = {
-    "date": "",
-    "machine": "",
-    "threads": 1,
-    "torch": "",
-    "python": "",
-    "revision": "",
-    "command": "",
-    "load": "",
-    "rounds": 1,
-    "clock": "wall",
-}
-
 
 def test_a_node_lasts_until_the_next_begins():
     run = Watched()
@@ -39,7 +26,7 @@ def test_a_node_lasts_until_the_next_begins():
     assert (run.peak_mib, run.anonymous_mib) == (200, 60)
 
 
-def test_a_stage_is_the_sum_of_its_nodes():
+def test_a_stage_is_the_sum_of_its_nodes(head):
     nodes = {
         "start": {"seconds": 2.0, "cpu": 1.0, "peak_mib": 10},
         "fit encoder": {"seconds": 3.0, "cpu": 2.0, "peak_mib": 30},
@@ -48,7 +35,7 @@ def test_a_stage_is_the_sum_of_its_nodes():
     content = {
         "runs": [{"seconds": 10.0, "nodes": nodes}],
         "stages": {"fit encoder": "encode", "encode": "encode"},
-        "head": HEAD,
+        "head": head,
     }
     assert stages.markdown(content)[-5:] == [
         "| **start** | 2.0 | 1.0 | 20% | 10 MiB |",

@@ -6,34 +6,21 @@ from benchmarks import measure, profiled, steps
 from benchmarks.drawn import MOVIELENS, Draw
 from benchmarks.training_step import PARTS, TrainingStep, configured
 
-HEAD = {
-    "date": "2026-11-22",
-    "machine": "a machine",
-    "threads": 1,
-    "torch": "2",
-    "python": "3",
-    "revision": "new",
-    "command": "x",
-    "load": "0",
-    "rounds": 3,
-    "clock": "cpu",
-}
-
 
 def figures(ms, runs):
     return {"ms": ms, "runs": runs, "rows": 2000, "rows_per_second": 2000 / ms * 1000, "embedding": 10, "rest": 20}
 
 
-def test_two_checkouts_are_compared_round_by_round():
+def test_two_checkouts_are_compared_round_by_round(head):
     models = {"star": {"here": figures(30.0, [20.0, 30.0, 90.0]), "against": figures(40.0, [40.0, 40.0, 45.0])}}
-    lines = steps.markdown({"head": HEAD, "models": models, "against": "old"})
+    lines = steps.markdown({"head": head, "models": models, "against": "old"})
     assert lines[-1] == "| star | 30.00 | 2,000 | 66,667 | 10 | 20 | 40.00 | 0.75 |"  # the middle of 0.5, 0.75 and 2
 
 
-def test_older_figures_stand_beside_those_of_now():
-    old = {"head": {**HEAD, "revision": "abc"}, "models": {"star": {"here": figures(40.0, [40.0])}}}
+def test_older_figures_stand_beside_those_of_now(head):
+    old = {"head": {**head, "revision": "abc"}, "models": {"star": {"here": figures(40.0, [40.0])}}}
     models = {"star": {"here": figures(30.0, [30.0])}, "fresh": {"here": figures(1.0, [1.0])}}
-    lines = steps.markdown({"head": HEAD, "models": models}, old)
+    lines = steps.markdown({"head": head, "models": models}, old)
     assert "ms at abc" in "".join(lines)
     assert lines[-2].endswith("| 40.00 | 0.75 |")
     assert lines[-1].endswith("|  | new |")
