@@ -30,7 +30,7 @@ from multidomain.inputs import InputSchema
 from . import measure
 from .drawn import Draw
 from .measure import Figures, Setting
-from .training_step import TrainingStep
+from .training_step import EmbeddingStep, TrainingStep
 
 FIELDS, WIDTH = 20, 16
 TURN = 0.3  # seconds at least of one turn
@@ -169,34 +169,13 @@ def step(name: str, schema: InputSchema, batches: Sequence[Any], widths: Sequenc
 
 def by_ids(setting: Setting, sizes: Sizes) -> list[Figures]:
     """The embedding alone: lookup, backward, update."""
-    steps = {f"{ids:,}": EmbeddingStep(ids, sizes) for ids in sizes.ids}
+    steps = {}
+    for ids in sizes.ids:
+        draw = Draw(schema=inputs(1, ids))
+        steps[f"{ids:,}"] = EmbeddingStep(draw.schema, draw.batches(sizes.batch, sizes.batches), features=WIDTH)
     at_least = 0 if setting.quick else TURN
     found = measure.interleaved(steps, rounds=setting.rounds, clock=setting.clock, at_least=at_least)
     return [{"rows": sizes.batch, "seconds": found}]
-
-
-class EmbeddingStep:
-    """The input layer of a model with its own optimizer, and nothing behind it."""
-
-    def __init__(self, ids: int, sizes: Sizes) -> None:
-        import itertools
-
-        from multidomain.models import build
-        from multidomain.training.config import TrainingConfig
-        from multidomain.training.optimizers import Optimizers
-
-        schema = inputs(1, ids)
-        self.layer = build("dnn", schema, hidden=[1], **PLAIN_INPUTS).inputs.train()
-        self.optimizers = Optimizers(self.layer, TrainingConfig(), steps_per_epoch=1_000_000)
-        self._batches = itertools.cycle(Draw(schema=schema).batches(sizes.batch, sizes.batches))
-        self._number = 0
-
-    def __call__(self) -> None:
-        """One step."""
-        self.optimizers.zero_grad()
-        self.layer(next(self._batches)).fields.square().sum().backward()
-        self.optimizers.step(self._number)
-        self._number += 1
 
 
 def inputs(domains: int, ids: int) -> InputSchema:

@@ -154,9 +154,10 @@ def head_lines(head: Figures, what: str = "medians of {rounds} interleaved round
 def processor() -> str:
     """Its name, and the widest vectors it has: they decide what a matrix product costs."""
     text = Path("/proc/cpuinfo").read_text(encoding="utf-8") if Path("/proc/cpuinfo").is_file() else ""
-    facts = dict(
-        (part.strip() for part in line.split(":", 1)) for line in text.splitlines() if ":" in line
-    )  # of the last core
+    facts = {}  # of the last core
+    for line in text.splitlines():
+        name, _, value = line.partition(":")
+        facts[name.strip()] = value.strip()
     flags = facts.get("flags", "").split()
     widest = [name for name in ("amx_bf16", "avx512_bf16", "avx512f", "avx2") if name in flags]
     return f"{facts.get('model name', platform.processor() or platform.machine())} ({(widest or ['no vectors'])[0]})"

@@ -79,6 +79,30 @@ class TrainingStep:
         return {name: end - start for name, (start, end) in zip(PARTS, itertools.pairwise(marks), strict=True)}
 
 
+class EmbeddingStep:
+    """The input layer of a model with its own optimizer and nothing behind it: lookup, backward, update.
+
+    Args:
+        schema: the inputs.
+        batches: to train on, in turn.
+        features: width of the embeddings.
+    """
+
+    def __init__(self, schema: InputSchema, batches: Sequence[Batch], *, features: int) -> None:
+        model = build("dnn", schema, hidden=[1], auxiliary=False, embedding_dim=features)
+        self.layer, self.rows = model.inputs.train(), len(batches[0])
+        self.optimizers = Optimizers(self.layer, TrainingConfig(), steps_per_epoch=1_000_000)
+        self._batches = itertools.cycle(batches)
+        self._number = 0
+
+    def __call__(self) -> None:
+        """One step."""
+        self.optimizers.zero_grad()
+        self.layer(next(self._batches)).fields.square().sum().backward()
+        self.optimizers.step(self._number)
+        self._number += 1
+
+
 def configured(checkout: Path, name: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """The options of model and training in the configuration of a checkout."""
     path = checkout / "conf/base/parameters/models" / f"{name}.yml"
