@@ -114,6 +114,12 @@ def ratio(above: Sequence[float], below: Sequence[float]) -> float:
     return statistics.median(a / b for a, b in zip(above, below, strict=True))
 
 
+def spread(above: Sequence[float], below: Sequence[float]) -> str:
+    """The median of the ratios within rounds, and the smallest and the largest of them: how far to trust it."""
+    found = [a / b for a, b in zip(above, below, strict=True)]
+    return f"{statistics.median(found):.2f} ({min(found):.2f}–{max(found):.2f})"
+
+
 def ratios(taken: Mapping[str, Sequence[float]], base: str) -> dict[str, float]:
     """Of every name, :func:`ratio` to ``base``."""
     return {name: ratio(figures, taken[base]) for name, figures in taken.items()}

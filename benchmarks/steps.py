@@ -221,7 +221,7 @@ def markdown(content: Figures, old: Figures | None = None) -> list[str]:
         cells += [f"{here['embedding']:,}", f"{here['rest']:,}"]
         if against:
             there = found["against"]
-            cells += [f"{there['ms']:.2f}", f"{measure.ratio(here['runs'], there['runs']):.2f}"]
+            cells += [f"{there['ms']:.2f}", measure.spread(here["runs"], there["runs"])]
         if old:
             then = old["models"].get(name, {}).get("here")
             cells += [f"{then['ms']:.2f}", f"{here['ms'] / then['ms']:.2f}"] if then else ["", "new"]

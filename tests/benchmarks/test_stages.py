@@ -3,7 +3,7 @@
 import pytest
 
 from benchmarks import stages
-from benchmarks.nodes import Watched
+from benchmarks.nodes import Watched, kedro_run
 
 
 def test_a_node_lasts_until_the_next_begins():
@@ -63,3 +63,20 @@ def test_every_node_of_the_default_pipeline_has_a_stage():
 )
 def test_the_run_is_given_what_was_asked_for(options, asked):
     assert stages.asked(stages.arguments(options)) == asked
+
+
+@pytest.mark.slow
+def test_a_run_is_watched_node_by_node(quick, monkeypatch):
+    few = ("--env=smoke", "--params=dataset=simulated", "--nodes=locate_files,read_log")
+    monkeypatch.setattr(stages, "QUICK", few)
+    content, text = quick("stages")
+    nodes = content["runs"][0]["nodes"]
+    assert list(nodes) == ["start", "locate files", "read log"]
+    assert nodes["read log"]["seconds"] > 0
+    assert nodes["read log"]["peak_mib"] > 50
+    assert "| **ingest** |" in text
+
+
+def test_a_run_that_fails_ends_the_benchmark(tmp_path):
+    with pytest.raises(SystemExit, match="kedro run --pipeline=nothing failed with"):
+        kedro_run(Watched(), ["--pipeline=nothing"], tmp_path)

@@ -14,7 +14,7 @@ def figures(ms, runs):
 def test_two_checkouts_are_compared_round_by_round(head):
     models = {"star": {"here": figures(30.0, [20.0, 30.0, 90.0]), "against": figures(40.0, [40.0, 40.0, 45.0])}}
     lines = steps.markdown({"head": head, "models": models, "against": "old"})
-    assert lines[-1] == "| star | 30.00 | 2,000 | 66,667 | 10 | 20 | 40.00 | 0.75 |"  # the middle of 0.5, 0.75 and 2
+    assert lines[-1] == "| star | 30.00 | 2,000 | 66,667 | 10 | 20 | 40.00 | 0.75 (0.50–2.00) |"  # of 0.5, 0.75 and 2
 
 
 def test_older_figures_stand_beside_those_of_now(head):
