@@ -296,7 +296,9 @@ def plot(content: Figures, target: Any) -> None:
     parts = [part for part in ("mixed", "domain") if part in content]
     if not parts:
         return
-    figure, axes = pyplot.subplots(1, len(parts), figsize=(6 * len(parts), 4), sharey=True, squeeze=False)
+    figure, axes = pyplot.subplots(
+        1, len(parts), figsize=(5 * len(parts) + 1.5, 4), sharey=True, squeeze=False, layout="constrained"
+    )
     for axis, part in zip(axes[0], parts, strict=True):
         runs = [line for line in content[part]["runs"] if line["shares"] == "even"]
         for name in MODELS:
@@ -306,10 +308,11 @@ def plot(content: Figures, target: Any) -> None:
             if points:
                 axis.plot(*zip(*points, strict=True), marker="o", label=name)
         axis.set(xscale="log", yscale="log", xlabel="domains", title=TITLES[part])
+        axis.set_xticks(ticks := sorted({line["domains"] for line in runs}), [str(tick) for tick in ticks], minor=False)
+        axis.minorticks_off()
         axis.grid(alpha=0.3)
     axes[0][0].set_ylabel("rows/s of a training step")
-    axes[0][0].legend(fontsize="small")
-    figure.tight_layout()
+    figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside right upper", fontsize="small")
     figure.savefig(target, dpi=110)
     pyplot.close(figure)
 
