@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import re
 import shutil
 import statistics
 import subprocess
@@ -26,11 +25,10 @@ from pathlib import Path
 from typing import Any
 
 from . import asof_tables
+from .measure import RESULTS, Figures, peak_mib
 
-RESULTS = Path(__file__).parent / "results"
 STORES = {"as-of": "multidomain.features.asof.AsofOfflineStore", "Feast's own": "duckdb"}
 PARTS = ("frames", "calls", "keys", "few")
-Figures = dict[str, Any]
 
 
 def main() -> None:
@@ -113,7 +111,7 @@ def child(*, step: str, folder: str, **options: Any) -> Figures:
         "call": asof_tables.call,
         "check": asof_tables.check,
     }
-    return (steps | {"join": join})[step](Path(folder), **options) | {"peak_mib": peak()}
+    return (steps | {"join": join})[step](Path(folder), **options) | {"peak_mib": peak_mib()}
 
 
 def join(folder: Path, *, store: str) -> Figures:
@@ -139,11 +137,6 @@ def join(folder: Path, *, store: str) -> Figures:
     if came != slices.metadata.num_rows:
         raise SystemExit(f"{slices.metadata.num_rows} rows went in, {came} came out.")
     return taken
-
-
-def peak() -> int:
-    """The most memory this process ever had, mapped files included, in MiB."""
-    return int(re.findall(r"^VmHWM:\s+(\d+)", Path("/proc/self/status").read_text(), re.MULTILINE)[0]) >> 10
 
 
 # --- the table ---------------------------------------------------------------------------------------------------

@@ -11,30 +11,21 @@ import argparse
 import importlib
 import json
 import os
-import re
-import subprocess
-import sys
-import threading
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from datetime import date
 from pathlib import Path
 
-RESULTS = Path(__file__).parent / "results"
-NODE = re.compile(r" INFO +· (.+)$")
-EVERY = 0.5  # seconds between two looks at the memory
+from .measure import RESULTS
+from .nodes import Watched, kedro_run
 
 
 @dataclass(kw_only=True)
-class Run:
-    """One ``prepare``: seconds and peak memory in MiB, of the whole and of each node."""
+class Run(Watched):
+    """One ``prepare``."""
 
     rows: int
     raw_mib: int
-    seconds: float = 0.0
-    peak_mib: int = 0
-    anonymous_mib: int = 0  # without the pages of files that are mapped
-    nodes: dict[str, dict[str, float]] = field(default_factory=dict)
 
 
 def main() -> None:
@@ -61,60 +52,8 @@ def measure(dataset: str, rows: int, folder: Path) -> Run:
         importlib.import_module(f"benchmarks.raw_files.{dataset}").write(raw, rows=rows)
     run = Run(rows=rows, raw_mib=sum(path.stat().st_size for path in raw.rglob("*") if path.is_file()) >> 20)
     data = folder / f"data-{int(time.time())}"
-    command = [sys.executable, "-m", "kedro", "run", "--pipeline=prepare"]
-    command.append(f"--params=dataset={dataset},raw_folder={raw.parent.resolve()}")
-    start = time.time()
-    with subprocess.Popen(
-        command,
-        env=os.environ | {"MULTIDOMAIN_DATA": str(data.resolve())},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    ) as process:
-        _watch(process, run, start)
-    if process.returncode:
-        raise SystemExit(f"prepare failed with {process.returncode}; its data is in {data}")
-    run.seconds = time.time() - start
+    kedro_run(run, ["--pipeline=prepare", f"--params=dataset={dataset},raw_folder={raw.parent.resolve()}"], data)
     return run
-
-
-def _watch(process: subprocess.Popen[str], run: Run, start: float) -> None:
-    """Which node runs, since when, and the most memory seen during it."""
-    current = {"name": "start", "since": start}
-    run.nodes["start"] = {"seconds": 0.0, "peak_mib": 0}
-
-    def look() -> None:
-        while process.poll() is None:
-            resident, anonymous = _memory(process.pid)
-            run.peak_mib, run.anonymous_mib = max(run.peak_mib, resident), max(run.anonymous_mib, anonymous)
-            node = run.nodes[str(current["name"])]
-            node["peak_mib"] = max(node["peak_mib"], resident)
-            time.sleep(EVERY)
-
-    watcher = threading.Thread(target=look)
-    watcher.start()
-    assert process.stdout is not None
-    for line in process.stdout:
-        print(line, end="", file=sys.stderr)
-        found = NODE.search(line)
-        if found:
-            now = time.time()
-            run.nodes[str(current["name"])]["seconds"] = now - float(current["since"])
-            run.nodes[found[1]] = {"seconds": 0.0, "peak_mib": 0}
-            current.update(name=found[1], since=now)
-    process.wait()
-    run.nodes[str(current["name"])]["seconds"] = time.time() - float(current["since"])
-    watcher.join()
-
-
-def _memory(pid: int) -> tuple[int, int]:
-    """Resident and anonymous memory of a process, in MiB."""
-    try:
-        text = Path(f"/proc/{pid}/status").read_text()
-    except OSError:
-        return 0, 0
-    kib = {name: int(value) for name, value in re.findall(r"^(VmRSS|RssAnon):\s+(\d+)", text, re.MULTILINE)}
-    return kib.get("VmRSS", 0) >> 10, kib.get("RssAnon", 0) >> 10
 
 
 def markdown(dataset: str, runs: list[Run]) -> str:
