@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
@@ -14,39 +16,44 @@ from ..inputs import PADDING, UNKNOWN, InputSchema
 
 
 @dataclass(frozen=True)
-class Lookup:
-    """The ids of a batch, "unknown" drawn, and where they lie in a table of all vocabularies: any such table reads it.
+class Ids:
+    """The ids of some fields, "unknown" drawn, and where they lie in a table of all vocabularies.
 
     Attributes:
-        ids: (B, N), local to their vocabularies: a column per categorical field, those of each history field and bag.
-        rows: (B, N), the row of each id.
+        ids: (B, N), local to their vocabularies: a column per categorical field, those of each history field and bag;
+            or (1, N) of fields that hold the same in every row.
+        rows: the row of each id, of the same shape.
         lengths: how many of the N columns each field has, 1 for a categorical one.
+        fields: the place of each among all fields looked up, in their order.
     """
 
     ids: Tensor
     rows: Tensor
-    lengths: list[int]
+    lengths: tuple[int, ...]
+    fields: tuple[int, ...]
 
     @property
     def present(self) -> Tensor:
-        """Bool (B, N), False for padding."""
+        """Bool, of the shape of the ids, False for padding."""
         return self.ids != PADDING
 
-    def without(self, first: int, last: int) -> Lookup:
-        """Less the fields ``first`` to ``last - 1``."""
-        start, end = sum(self.lengths[:first]), sum(self.lengths[:last])
-        ids, rows = (torch.cat([part[:, :start], part[:, end:]], dim=1) for part in (self.ids, self.rows))
-        return Lookup(ids=ids, rows=rows, lengths=self.lengths[:first] + self.lengths[last:])
+    def without(self, first: int, last: int) -> Ids:
+        """Less the fields in the places ``first`` to ``last - 1``, which are adjacent."""
+        start, end = bisect_left(self.fields, first), bisect_left(self.fields, last)
+        lengths, fields = (of[:start] + of[end:] for of in (self.lengths, self.fields))
+        before, after = sum(self.lengths[:start]), sum(self.lengths[:end])
+        ids, rows = (torch.cat([of[:, :before], of[:, after:]], dim=1) for of in (self.ids, self.rows))
+        return Ids(ids=ids, rows=rows, lengths=lengths, fields=fields)
 
     def pooled(self, table: nn.Embedding) -> Tensor:
-        """(B, number of fields looked up, width of the table): the mean over the ids present of each field."""
+        """(B or 1, number of fields, width of the table): the mean over the ids present of each field."""
         batch, columns = self.rows.shape
         if columns == 0:
             return table.weight.new_zeros(batch, len(self.lengths), table.embedding_dim)
         parts = self.present.to(table.weight.dtype).split_with_sizes(self.lengths, 1)
         weights = torch.cat([part / part.sum(1, keepdim=True).clamp(min=1) for part in parts], dim=1)  # (B, N)
         starts = torch.tensor([0, *accumulate(self.lengths)][:-1], device=self.rows.device)
-        bags = torch.arange(batch, device=self.rows.device).unsqueeze(1) * columns + starts
+        bags = torch.arange(0, batch * columns, columns, device=self.rows.device).unsqueeze(1) + starts
         pooled = F.embedding_bag(
             self.rows.flatten(),
             table.weight,
@@ -56,6 +63,47 @@ class Lookup:
             sparse=table.sparse,
         )
         return pooled.view(batch, len(self.lengths), table.embedding_dim)
+
+
+@dataclass(frozen=True)
+class Lookup:
+    """The ids of a batch: any table of all vocabularies reads it.
+
+    Attributes:
+        rows: B.
+        parts: of every row; and, where the batch has such, one row of the fields that hold the same in all of them.
+    """
+
+    rows: int
+    parts: tuple[Ids, ...]
+
+    @property
+    def ids(self) -> Tensor:
+        """(B, N): a column per categorical field, those of each history field and bag."""
+        if len(self.parts) == 1:
+            return self.parts[0].ids.expand(self.rows, -1)
+        fields = sorted(place for part in self.parts for place in part.fields)
+        return torch.cat([self.field(place)[0].expand(self.rows, -1) for place in fields], dim=1)
+
+    def field(self, place: int) -> tuple[Tensor, Tensor]:
+        """Of one field, by its place, ids and rows: (B, its columns) each, or (1, its columns)."""
+        part = next(part for part in self.parts if place in part.fields)
+        at = part.fields.index(place)
+        start, end = sum(part.lengths[:at]), sum(part.lengths[: at + 1])
+        return part.ids[:, start:end], part.rows[:, start:end]
+
+    def without(self, first: int, last: int) -> Lookup:
+        """Less the fields in the places ``first`` to ``last - 1``."""
+        return Lookup(self.rows, tuple(part.without(first, last) for part in self.parts))
+
+    def pooled(self, table: nn.Embedding) -> Tensor:
+        """(B, number of fields looked up, width of the table): the mean over the ids present of each field."""
+        if len(self.parts) == 1:
+            return self.parts[0].pooled(table).expand(self.rows, -1, -1)
+        pooled = torch.cat([part.pooled(table).expand(self.rows, -1, -1) for part in self.parts], dim=1)
+        places = [place for part in self.parts for place in part.fields]
+        order = sorted(range(len(places)), key=places.__getitem__)
+        return pooled.index_select(1, torch.tensor(order, device=pooled.device))
 
 
 @dataclass(frozen=True)
@@ -71,8 +119,7 @@ class Embedded:
     fields: Tensor
     lookup: Lookup
     _table: nn.Embedding
-    _rows: dict[str, Tensor]
-    _present: dict[str, Tensor]
+    _history: dict[str, int]  # history field -> its place among the fields looked up
 
     @property
     def z(self) -> Tensor:
@@ -81,20 +128,28 @@ class Embedded:
 
     @property
     def mask(self) -> Tensor:
-        """Bool (B, T), True where the history holds an event; (B, 0) without history."""
-        if not self._present:
+        """Bool (B, T), True where the history holds an event; (B, 0) without history.
+
+        (1, T), and so are the events below, where the batch says that all rows have the same history.
+        """
+        if not self._history:
             return self.fields.new_zeros(len(self.fields), 0, dtype=torch.bool)
-        return torch.stack(list(self._present.values())).any(dim=0)
+        return (torch.stack([ids for ids, _ in self._past()]) != PADDING).any(dim=0)
 
     def history(self, field: str) -> Tensor:
         """(B, T, d): one history field, event by event, padding zero. Looked up only when asked for."""
-        embedded: Tensor = self._table(self._rows[field])
-        return embedded * self._present[field].unsqueeze(-1)
+        ids, rows = self.lookup.field(self._history[field])
+        embedded: Tensor = self._table(rows)
+        return embedded * (ids != PADDING).unsqueeze(-1)
 
     def events(self) -> Tensor:
         """(B, T, H·d): the H history fields side by side, event by event, padding zero; one lookup for all."""
-        embedded: Tensor = self._table(torch.stack(list(self._rows.values()), dim=2))  # (B, T, H, d)
-        return (embedded * torch.stack(list(self._present.values()), dim=2).unsqueeze(-1)).flatten(2)
+        ids, rows = (torch.stack(of, dim=2) for of in zip(*self._past(), strict=True))
+        embedded: Tensor = self._table(rows)  # (B, T, H, d)
+        return (embedded * (ids != PADDING).unsqueeze(-1)).flatten(2)
+
+    def _past(self) -> list[tuple[Tensor, Tensor]]:
+        return [self.lookup.field(place) for place in self._history.values()]
 
 
 class InputEmbedding(nn.Module):
@@ -165,23 +220,46 @@ class InputEmbedding(nn.Module):
             ValueError: a field that is missing, or a number of columns that is not the schema's.
             IndexError: an id outside its vocabulary (looked for on the CPU only, where looking is cheap).
         """
+        looked_up = Lookup(len(batch), tuple(self._ids(*part) for part in self._parts(batch)))
+        pooled = looked_up if self.pool_history else looked_up.without(*self._histories)
+        fields = pooled.pooled(self.table)  # (B, lookups, d)
+        if self._numerical:
+            fields = torch.cat([fields, batch.numerical.unsqueeze(-1) * self.numerical_weight], dim=1)
+        past = dict(zip(self._history, range(*self._histories), strict=True))
+        return Embedded(fields=fields, lookup=looked_up, _table=self.table, _history=past)
+
+    def _parts(self, batch: Batch) -> list[tuple[list[Tensor], tuple[int, ...]]]:
+        """Ids and the fields they are of: of every row and, in a part of their own, of one row that stands for all.
+
+        The history fields run in step: they are one row where all of them are.
+        """
         groups = self._groups(batch)
-        ids = torch.cat([group.long() for group in groups], dim=1)  # (B, N)
-        lengths = [1] * len(self._categorical) + [group.shape[1] for group in groups[1:]]  # columns of each lookup
-        lookup = torch.arange(len(lengths), device=ids.device).repeat_interleave(
+        lookups = self.fields[: len(self.offsets)]
+        first, last = self._histories
+        once = {place for place, name in enumerate(lookups) if name in batch.repeated}
+        once -= set() if once >= set(range(first, last)) else set(range(first, last))
+        if self.training or not once or not len(batch):
+            return [(groups, tuple(range(len(lookups))))]
+        parts = []
+        for rows, places in ((len(batch), set(range(len(lookups))) - once), (1, once)):
+            columns = [place for place in sorted(places) if place < first]
+            others = [groups[1 + place - first][:rows] for place in sorted(places) if place >= first]
+            parts.append(([batch.categorical[:rows, columns], *others], tuple(sorted(places))))
+        return [part for part in parts if part[1]]
+
+    def _ids(self, groups: Sequence[Tensor], fields: tuple[int, ...]) -> Ids:
+        """Of the categorical fields among these, (B, how many) or (1, how many), and of each of the others."""
+        ids = torch.cat([group.long() for group in groups], dim=1)  # (B or 1, N)
+        lengths = (*[1] * groups[0].shape[1], *(group.shape[1] for group in groups[1:]))  # columns of each field
+        lookup = torch.tensor(fields, dtype=torch.int64, device=ids.device).repeat_interleave(
             torch.tensor(lengths, dtype=torch.int64, device=ids.device), output_size=sum(lengths)
-        )  # (N,): the lookup each column belongs to
+        )  # (N,): the field each column belongs to
         if not ids.is_cuda:
             self._check(ids, lookup)
         if self.training and self.unknown_rate > 0:
             replaced = torch.rand(ids.shape, device=ids.device) < self.unknown_rate
             ids = ids.masked_fill(replaced & (ids != PADDING), UNKNOWN)
-        looked_up = Lookup(ids=ids, rows=ids + self.offsets[lookup], lengths=lengths)
-        pooled = looked_up if self.pool_history else looked_up.without(*self._histories)
-        fields = pooled.pooled(self.table)  # (B, lookups, d)
-        if self._numerical:
-            fields = torch.cat([fields, batch.numerical.unsqueeze(-1) * self.numerical_weight], dim=1)
-        return self._embedded(fields, looked_up)
+        return Ids(ids=ids, rows=ids + self.offsets[lookup], lengths=lengths, fields=fields)
 
     def _groups(self, batch: Batch) -> list[Tensor]:
         """All ids of the batch: the categorical ones (B, F), then (B, length) for each history field and bag."""
@@ -215,14 +293,6 @@ class InputEmbedding(nn.Module):
     def _histories(self) -> tuple[int, int]:
         """The first history field among the lookups, and the first field behind them."""
         return len(self._categorical), len(self._categorical) + len(self._history)
-
-    def _embedded(self, fields: Tensor, lookup: Lookup) -> Embedded:
-        first, last = self._histories
-        of_rows, of_present = (
-            dict(zip(self._history, ids.split_with_sizes(lookup.lengths, 1)[first:last], strict=True))
-            for ids in (lookup.rows, lookup.present)
-        )
-        return Embedded(fields=fields, lookup=lookup, _table=self.table, _rows=of_rows, _present=of_present)
 
 
 class KnownDomains(nn.Module):
