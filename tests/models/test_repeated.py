@@ -12,12 +12,19 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from multidomain import models
 from multidomain.batch import Batch
+from multidomain.layers import embedding
 from multidomain.layers.history import HISTORIES
 
 EVERY = pytest.mark.parametrize("name", models.architectures())
 USER = ("user", "clicked", "clicked_genre")
 CANDIDATES = 20
 FEATURES = ("user", "item", "genre", "clicked", "clicked_genre", "genres", "year", "domain")
+
+
+@pytest.fixture(autouse=True)
+def always(monkeypatch):
+    """Few ids are repeated here: fewer than are worth a lookup of their own."""
+    monkeypatch.setattr(embedding, "WORTH", 0)
 
 
 def repeating(batch: Batch, *names: str) -> Batch:
@@ -110,6 +117,16 @@ def test_what_all_rows_share_is_looked_up_for_one_row(history):
             model(rows)
         found.append(counter.rows)
     assert found == [own + once + domain, own + CANDIDATES * once + domain]
+
+
+def test_a_few_repeated_ids_are_looked_up_with_the_others(monkeypatch):
+    model, batch = trained("dnn").eval(), repeating(make_batch(CANDIDATES, seed=5), *USER)
+    repeated = CANDIDATES * (1 + 2 * SCHEMA.history_length)
+    parts = []
+    for worth in (repeated, repeated + 1):
+        monkeypatch.setattr(embedding, "WORTH", worth)
+        parts.append(len(model.inputs(batch).lookup.parts))
+    assert parts == [2, 1]
 
 
 def test_what_a_batch_repeats_is_no_concern_of_training():

@@ -14,8 +14,9 @@ from ..batch import Batch
 from ..inputs import DOMAIN, InputSchema
 from .distribution import Distribution
 from .distribution import distribution as make_distribution
-from .embedding import Embedded, InputEmbedding, Lookup
+from .embedding import Embedded, InputEmbedding
 from .history import NAMED, HistoryEncoder, HistoryOptions, candidates
+from .lookup import Lookup
 
 
 @dataclass(frozen=True)
