@@ -141,9 +141,8 @@ class InputEmbedding(nn.Module):
     def _parts(self, batch: Batch) -> list[tuple[list[Tensor], tuple[int, ...]]]:
         """Ids and the fields they are of: of every row and, in a part of their own, of one row that stands for all.
 
-        Two small lookups take longer than one of a few more ids: where that is all, every row is looked up.
-
-        The history fields run in step: they are one row where all of them are.
+        The history fields run in step: they are one row where all of them are. Two small lookups take longer than one
+        of a few more ids: where that is all, every row is looked up.
         """
         groups = self._groups(batch)
         lookups = self.fields[: len(self.offsets)]
