@@ -8,7 +8,8 @@ part is timed for one request before the next request comes, so that whatever el
 "CPU" is the median of what the thread itself worked, which others do not lengthen as much.
 
 "Cold" reads everything from the store; "warm" has the rows of all candidates and domains in a ``RowCache`` and those of
-the user in the store. A service is between the two.
+the user in the store. A service is between the two. What the candidates share, the user's columns above all, is once
+given for every candidate and once a single time.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ def main() -> None:
     load = "{:.1f} {:.1f} {:.1f}".format(*os.getloadavg())
     taken: dict[str, list[tuple[float, float]]] = {}
     for request in requests:
-        warm.features(request)  # fills the cache
+        warm._given(request)  # fills the cache
         for name, call in parts(cold, warm, request).items():
             start, worked = time.perf_counter(), time.thread_time()
             call()
@@ -76,18 +77,28 @@ def drawn(variant: schema.Variant, count: int, candidates: int) -> list[Request]
 
 def parts(cold: Ranker, warm: Ranker, request: Request) -> Parts:
     """What is timed, by name."""
-    table = cold.features(request)[0]
-    batch = cold.scorer.encoder.batch(table)
-    return {
+    given = cold._given(request)[0]
+    table, scorer = given.table(), cold.scorer
+    batch = scorer.encoder.batch(table)
+    timed: Parts = {
         "get_online_features, one call": lambda: raw_at_once(cold, request),
         "get_online_features, a call for each kind of key": lambda: raw(cold, request),
         "our reads, cold": lambda: reads(cold, request),
         "our reads, warm": lambda: reads(warm, request),
-        "our reads and their table, cold": lambda: cold.features(request),
-        "our reads and their table, warm": lambda: warm.features(request),
-        "encoder": lambda: cold.scorer.encoder.batch(table),
-        "model": lambda: forward(cold, batch),
-        "encoder and model": lambda: cold.scorer.score(table),
+        "our reads and their columns, cold": lambda: cold._given(request),
+        "our reads and their columns, warm": lambda: warm._given(request),
+        "encoder, every column of every candidate": lambda: scorer.encoder.batch(table),
+        "model, every column of every candidate": lambda: forward(cold, batch),
+        "encoder and model, the same": lambda: scorer.score(table),
+    }
+    if hasattr(scorer, "score_candidates"):  # a package from before it scores every column of every candidate
+        once = scorer.encoder.batch(given.candidates, given.shared)
+        timed |= {
+            "encoder, what the candidates share once": lambda: scorer.encoder.batch(given.candidates, given.shared),
+            "model, what the candidates share once": lambda: forward(cold, once),
+            "encoder and model, what they share once": lambda: scorer.score_candidates(given.candidates, given.shared),
+        }
+    return timed | {
         "features and scores, cold": lambda: cold.rank(request),
         "features and scores, warm": lambda: warm.rank(request),
     }

@@ -206,3 +206,22 @@ def test_a_batch_holds_the_same_ids():
     assert batch.history["positives_item_id"].tolist() == [[0, 2, 1]]
     assert batch.bags["tags"].tolist() == [[3, 1]]
     assert batch.domain.tolist() == [1]
+
+
+def test_columns_of_one_row_stand_for_every_row():
+    many = pa.concat_tables([rows(price=pa.array([price]), tags=pa.array([["red"]])) for price in (0.5, 1.5, 9.0)])
+    shared = [name for name in many.column_names if name not in ("price", "tags")]
+    expected = ENCODER.batch(many)
+    batch = ENCODER.batch(many.select(["price", "tags"]), many.select(shared).slice(0, 1))
+    assert batch.repeated == set(shared)
+    assert expected.repeated == set()
+    for name in ("categorical", "numerical", "domain", "label"):
+        assert getattr(batch, name).equal(getattr(expected, name))
+    assert batch.history["positives_item_id"].equal(expected.history["positives_item_id"])
+    assert batch.history["positives_item_id"].stride(0) == 0
+    assert batch.bags["tags"].equal(expected.bags["tags"])
+
+
+def test_a_column_missing_from_both_tables_is_named():
+    with pytest.raises(ValueError, match="lack the columns price; they have domain"):
+        ENCODER.batch(rows().drop_columns(["price", "tags"]), rows().select(["tags"]))

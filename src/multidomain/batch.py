@@ -24,6 +24,8 @@ class Batch:
         bags: field -> int (B, L of that field), several ids without order, padded with 0 anywhere.
         domain: int (B,), 0 … M-1, or M for "unknown".
         label: float (B,), 0 or 1; of no consequence when scoring.
+        repeated: names of fields, and ``domain``, that hold the same in every row, as the user's do in a request: in
+            evaluation they are looked up for one row. Every row still holds them; one row expanded takes no room.
 
     Raises:
         ValueError: a field whose shape or type is not the one above.
@@ -35,6 +37,7 @@ class Batch:
     bags: Mapping[str, Tensor]
     domain: Tensor
     label: Tensor
+    repeated: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
         if self.domain.dim() != 1:
@@ -67,6 +70,7 @@ class Batch:
             bags={name: move(ids) for name, ids in self.bags.items()},
             domain=move(self.domain),
             label=move(self.label),
+            repeated=self.repeated,
         )
 
 

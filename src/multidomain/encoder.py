@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -23,14 +23,13 @@ import pyarrow.parquet as pq
 import torch
 
 from .batch import Batch
-from .inputs import PADDING, UNKNOWN, InputSchema
+from .inputs import DOMAIN, PADDING, UNKNOWN, InputSchema
 
 FIRST = UNKNOWN + 1  # the id of the first known value
 FORMAT = 1
 FEW = 512  # values looked up one by one; of more each different one once
 Array = npt.NDArray[Any]
 Column: TypeAlias = pa.ChunkedArray | pa.Array
-DOMAIN = "domain"  # the column, and its vocabulary
 Find = Callable[[Column, str], Array]  # a column and the name of its vocabulary -> positions, -1 for what is not known
 
 
@@ -106,37 +105,42 @@ class Encoder:
         Raises:
             ValueError: a column is missing.
         """
-        missing = [name for name in self.columns if name not in table.column_names]
-        if missing:
-            raise ValueError(
-                f"the rows lack the columns {', '.join(missing)}; they have {', '.join(table.column_names)}"
-            )
-        arrays = self._rows(table, self._look_up)
-        for name in self.history:
-            arrays[f"history_{name}"] = self._history(name, table.column(name), self._look_up)
-        return arrays
+        self._require(table.column_names)
+        return self._transform({name: table.column(name) for name in self.columns}, len(table))
 
     def rows(self, table: pa.Table) -> dict[str, Array]:
         """What :meth:`transform` returns, less the histories; for many rows at a time."""
-        return self._rows(table, self._scan)
+        columns = {name: table.column(name) for name in (DOMAIN, *(f.name for f in self.fields))}
+        return self._rows(columns, len(table), self._scan)
 
     def histories(self, name: str, lists: Column) -> Array:
         """Encode the lists of one history field: (N, T) int32; for many rows at a time."""
         return self._history(name, lists, self._scan)
 
-    def _rows(self, table: pa.Table, find: Find) -> dict[str, Array]:
-        embedded = [
-            self._ids(f, table.column(f.name), find) for f in self.fields if f.kind in ("categorical", "bucket")
-        ]
-        values = [_standardised(f, table.column(f.name)) for f in self.fields if f.kind == "value"]
+    def _require(self, given: Collection[str]) -> None:
+        if missing := [name for name in self.columns if name not in given]:
+            raise ValueError(f"the rows lack the columns {', '.join(missing)}; they have {', '.join(given)}")
+
+    def _transform(self, columns: Mapping[str, Column], rows: int) -> dict[str, Array]:
+        """Columns of N = ``rows`` values, or of one that stands for all of them."""
+        arrays = self._rows(columns, rows, self._look_up)
+        for name in self.history:
+            ids = self._history(name, columns[name], self._look_up)
+            arrays[f"history_{name}"] = _spread(ids, rows)
+        return arrays
+
+    def _rows(self, columns: Mapping[str, Column], rows: int, find: Find) -> dict[str, Array]:
+        embedded = [self._ids(f, columns[f.name], find) for f in self.fields if f.kind in ("categorical", "bucket")]
+        values = [_standardised(f, columns[f.name]) for f in self.fields if f.kind == "value"]
         arrays: dict[str, Array] = {
-            "categorical": np.stack(embedded, axis=1) if embedded else np.zeros((len(table), 0), np.int32),
-            "numerical": np.stack(values, axis=1) if values else np.zeros((len(table), 0), np.float32),
-            "domain": self._domain_ids(table.column(DOMAIN), find),
+            "categorical": _beside(embedded, rows, np.int32),
+            "numerical": _beside(values, rows, np.float32),
+            "domain": _spread(self._domain_ids(columns[DOMAIN], find), rows),
         }
         for f in self.fields:
             if f.kind == "bag":
-                arrays[f"bag_{f.name}"] = _padded(table.column(f.name), find, f.name, f.length, left=False)
+                ids = _padded(columns[f.name], find, f.name, f.length, left=False)
+                arrays[f"bag_{f.name}"] = _spread(ids, rows)
         return arrays
 
     def _history(self, name: str, lists: Column, find: Find) -> Array:
@@ -147,9 +151,21 @@ class Encoder:
         ids = find(names, DOMAIN)
         return np.where(ids < 0, len(self.domains), ids).astype(np.int32)
 
-    def batch(self, table: pa.Table) -> Batch:
-        """Encode rows straight into a batch, without labels (zeros)."""
-        arrays = {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in self.transform(table).items()}
+    def batch(self, table: pa.Table, shared: pa.Table | None = None) -> Batch:
+        """Encode rows straight into a batch, without labels (zeros).
+
+        Args:
+            table: N rows.
+            shared: one row of further columns, which hold the same in each of the N: encoded once, and
+                :attr:`Batch.repeated`.
+
+        Raises:
+            ValueError: a column is missing.
+        """
+        parts = [table] if shared is None else [table, shared]
+        columns = {name: part.column(name) for part in parts for name in part.column_names}
+        self._require(columns)
+        arrays = {name: _tensor(array) for name, array in self._transform(columns, len(table)).items()}
         return Batch(
             categorical=arrays["categorical"],
             numerical=arrays["numerical"],
@@ -157,6 +173,7 @@ class Encoder:
             bags={f.name: arrays[f"bag_{f.name}"] for f in self.fields if f.kind == "bag"},
             domain=arrays["domain"],
             label=torch.zeros(len(table)),
+            repeated=frozenset(() if shared is None else shared.column_names),
         )
 
     def save(self, folder: Path) -> None:
@@ -243,6 +260,25 @@ class Encoder:
     @functools.cached_property
     def _tables(self) -> dict[str, dict[Any, int]]:
         return {}
+
+
+def _beside(columns: Sequence[Array], rows: int, kind: npt.DTypeLike) -> Array:
+    """(rows, columns) of columns with a value for each row or one for all."""
+    out: Array = np.empty((rows, len(columns)), kind)
+    for number, values in enumerate(columns):
+        out[:, number] = values
+    return out
+
+
+def _spread(values: Array, rows: int) -> Array:
+    """Of one row that stands for many a view of that many rows."""
+    return values if len(values) == rows else np.broadcast_to(values, (rows, *values.shape[1:]))
+
+
+def _tensor(array: Array) -> torch.Tensor:
+    if len(array) > 1 and array.strides[0] == 0:  # of _spread: one row in memory here too
+        return torch.from_numpy(array[:1].copy()).expand(array.shape)
+    return torch.from_numpy(np.ascontiguousarray(array))
 
 
 def _padded(lists: Column, find: Find, vocabulary: str, length: int, *, left: bool) -> Array:

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+DOMAIN = "domain"  # the column that names it
 PADDING, UNKNOWN = 0, 1  # ids of every vocabulary: row 0 is padding, row 1 stands for what training never saw
 
 

@@ -10,6 +10,7 @@ from multidomain.layers.domain_linear import (
     DomainLinear,
     DomainMLP,
     DomainOutputs,
+    FoldedFCN,
     Segments,
     StarFCN,
     StarLinear,
@@ -34,6 +35,27 @@ def test_sorting_and_unsorting_a_batch_gives_it_back(ids):
     assert segments.domain.tolist() == sorted(ids)
     assert segments.counts == [ids.count(p) for p in range(6)]
     assert torch.equal(segments.unsort(segments.sort(x)), x)
+
+
+@pytest.mark.parametrize("p", [0, 3, 5])
+def test_a_batch_of_one_domain_is_sorted_as_it_stands(p):
+    x, segments = torch.randn(7, 2), Segments.of(torch.full((7,), p, dtype=torch.int32), 5)
+    assert segments.sort(x) is x
+    assert segments.unsort(x) is x
+    assert segments.domain.tolist() == [p] * 7
+    assert segments.domain.dtype == torch.int64
+    assert segments.counts == [7 if q == p else 0 for q in range(6)]
+
+
+@pytest.mark.parametrize("domains", [[2, 2, 2], [0, 2, 2, 3], [3], []], ids=str)
+def test_folded_weights_give_what_the_star_gives(domains):
+    fcn = StarFCN(in_features=4, hidden=[6, 5], domains=3, out_features=2)
+    with torch.no_grad():
+        for layer in fcn.layers:
+            layer.domain_weight.normal_(mean=1.0)
+            layer.domain_bias.normal_()
+    x, segments = torch.randn(len(domains), 4), Segments.of(torch.tensor(domains, dtype=torch.int64), 3)
+    torch.testing.assert_close(FoldedFCN(fcn)(x, segments), fcn(x, segments), atol=1e-6, rtol=1e-5)
 
 
 @pytest.mark.parametrize("ids", [[0, 4], [-1, 0]])

@@ -139,6 +139,50 @@ def test_each_candidate_may_have_a_domain_of_its_own(ranker):
         assert alone.features.to_pylist()[i] == mixed.features.to_pylist()[i]
 
 
+def test_what_all_candidates_share_is_given_to_the_model_once(ranker):
+    given, _ = ranker._given(request())
+    own = {"item_id", "price", *(name for name in ranker.scorer.columns if name.startswith("item_"))}
+    assert own & set(ranker.scorer.columns) <= set(given.candidates.column_names)
+    assert {"domain", "device", "hour", "weekday"} <= set(given.shared.column_names)
+    assert any(name.startswith("user_") for name in given.shared.column_names)
+    assert (len(given.candidates), len(given.shared)) == (4, 1)
+    assert sorted([*given.candidates.column_names, *given.shared.column_names]) == sorted(ranker.scorer.columns)
+    batch = ranker.scorer.encoder.batch(given.candidates, given.shared)
+    assert batch.repeated == set(given.shared.column_names)
+    assert all(ids.stride(0) == 0 for ids in batch.history.values())  # one row in memory
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"items": ["01"], "context": {"device": "phone", "price": [0.1]}},
+        {"items": ["01", "01"], "context": {"device": "phone", "price": 0.1}},
+        {"domain": ["home", "shop", "home", "shop"]},
+        {"user": "nobody", "domain": "a new page"},
+        {"context": {}},
+    ],
+    ids=["one candidate", "the same one twice", "a domain each", "an unknown user", "no context"],
+)
+def test_scores_are_those_of_the_whole_rows(ranker, changed):
+    answer = ranker.rank(request(**changed))
+    scores = ranker.scorer.score(answer.features)
+    np.testing.assert_allclose(sorted(scores, reverse=True), answer.scores, rtol=0, atol=1e-6)
+    assert len(answer.items) == len(answer.features) == len(request(**changed).items)
+
+
+def test_a_package_from_before_candidates_were_scored_together_is_given_whole_rows(ranker, monkeypatch):
+    class Older:
+        """A scorer that knows whole rows alone."""
+
+        def __init__(self, scorer: Any) -> None:
+            self.encoder, self.columns, self.score = scorer.encoder, scorer.columns, scorer.score
+
+    newer = ranker.rank(request())
+    monkeypatch.setattr(ranker, "scorer", Older(ranker.scorer))
+    assert ranker.rank(request()).items == newer.items
+    np.testing.assert_allclose(ranker.rank(request()).scores, newer.scores, rtol=0, atol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("changed", "words"),
     [

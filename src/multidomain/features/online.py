@@ -24,7 +24,7 @@ from feast.protos.feast.types.Value_pb2 import Value
 from feast.repo_config import RepoConfig
 from pydantic import StrictStr
 
-from .rows import Asked, entity_bytes
+from .rows import Asked, entity_bytes, held
 from .times import EPOCH, microseconds
 
 WAIT = 30_000  # milliseconds for another writer to end
@@ -90,7 +90,8 @@ class GuardedSqliteOnlineStore(SqliteOnlineStore):
         wanted = None if requested_features is None else set(requested_features)
         found: dict[bytes, dict[str, Value]] = {}
         times: dict[bytes, int] = {}
-        for key, feature, value, time in self._cells(config, table, keys):
+        columns = "entity_key, feature_name, value, event_ts + 0"  # a sum has no declared type: not taken for seconds
+        for key, feature, value, time in self._cells(config, table, keys, columns):
             if wanted is None or feature in wanted:
                 if key not in found:
                     found[key], times[key] = {}, time
@@ -98,33 +99,31 @@ class GuardedSqliteOnlineStore(SqliteOnlineStore):
         moments = {key: EPOCH + timedelta(microseconds=time) for key, time in times.items()}
         return [(moments[key], found[key]) if key in found else (None, None) for key in keys]
 
-    def read_rows(self, config: RepoConfig, asked: Sequence[Asked]) -> list[list[list[Value | None]]]:
+    def read_rows(self, config: RepoConfig, asked: Sequence[Asked]) -> list[list[list[Any]]]:
         """For each thing asked a row for each entity, with a value for each feature; None where there is none."""
         return [self._rows(config, one) for one in asked]
 
-    def _rows(self, config: RepoConfig, asked: Asked) -> list[list[Value | None]]:
+    def _rows(self, config: RepoConfig, asked: Asked) -> list[list[Any]]:
         keys, width, first = entity_bytes(asked.names, asked.keys), asked.width, 0
-        rows: dict[bytes, list[Value | None]] = {key: [None] * width for key in keys}
+        rows: dict[bytes, list[Any]] = {key: [None] * width for key in keys}
         for table, columns in asked.wanted:
             place = {column: first + i for i, column in enumerate(columns)}
-            for key, feature, value, _ in self._cells(config, table, keys):
+            for key, feature, value in self._cells(config, table, keys, "entity_key, feature_name, value"):
                 if feature in place:
-                    rows[key][place[feature]] = Value.FromString(value)
+                    rows[key][place[feature]] = held(value)
             first += len(columns)
         return list(rows.values())
 
     def _cells(
-        self, config: RepoConfig, table: FeatureView, keys: list[bytes]
-    ) -> Iterator[tuple[bytes, str, bytes, int]]:
-        """Key, feature, serialized value and time (microseconds) of everything the view has of these keys."""
+        self, config: RepoConfig, table: FeatureView, keys: list[bytes], columns: str
+    ) -> Iterator[tuple[Any, ...]]:
+        """These columns of everything the view has of these keys."""
         connection, name = self._get_conn(config), self._table(config, table)
         for first in range(0, len(keys), READ):
             part = keys[first : first + READ]
             try:
-                cells = connection.execute(  # a sum has no declared type, so that the number is not taken for seconds
-                    f"SELECT entity_key, feature_name, value, event_ts + 0 FROM {name} "
-                    f"WHERE entity_key IN ({', '.join('?' * len(part))})",
-                    part,
+                cells = connection.execute(
+                    f"SELECT {columns} FROM {name} WHERE entity_key IN ({', '.join('?' * len(part))})", part
                 )
             except sqlite3.OperationalError as error:
                 if _no_table(error):

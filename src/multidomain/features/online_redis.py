@@ -10,14 +10,14 @@ this store; it keeps what ``type: redis`` keeps. Imported by Feast only: nothing
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from feast.infra.online_stores.helpers import _mmh3
 from feast.infra.online_stores.redis import RedisOnlineStore, RedisOnlineStoreConfig, _versioned_fv_name
-from feast.protos.feast.types.Value_pb2 import Value
 from feast.repo_config import RepoConfig
 from pydantic import StrictStr
 
-from .rows import Asked, entity_bytes
+from .rows import Asked, entity_bytes, held
 
 
 class BatchedRedisOnlineStoreConfig(RedisOnlineStoreConfig):
@@ -29,7 +29,7 @@ class BatchedRedisOnlineStoreConfig(RedisOnlineStoreConfig):
 class BatchedRedisOnlineStore(RedisOnlineStore):
     """The stock store with :meth:`read_rows`."""
 
-    def read_rows(self, config: RepoConfig, asked: Sequence[Asked]) -> list[list[list[Value | None]]]:
+    def read_rows(self, config: RepoConfig, asked: Sequence[Asked]) -> list[list[list[Any]]]:
         """For each thing asked a row for each entity, with a value for each feature; None where there is none."""
         project = config.project.encode()
         commands = []
@@ -41,6 +41,4 @@ class BatchedRedisOnlineStore(RedisOnlineStore):
             ]
             commands += [(key + project, fields) for key in entity_bytes(one.names, one.keys)]
         answers = iter(self._read_hash_fields(config, commands))
-        return [
-            [[Value.FromString(cell) if cell else None for cell in next(answers)] for _ in one.keys] for one in asked
-        ]
+        return [[[held(bytes(cell)) if cell else None for cell in next(answers)] for _ in one.keys] for one in asked]

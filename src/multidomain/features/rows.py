@@ -6,14 +6,17 @@ and :mod:`multidomain.features.online_redis` have ``read_rows`` beside it, which
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from struct import pack
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from feast import FeatureView
+    from feast.protos.feast.types.Value_pb2 import Value
 
+SHORT = 64  # bytes of a value that is remembered
 VERSION = 3  # of Feast's serialization of keys, which feature_store.yaml names
 
 
@@ -45,6 +48,36 @@ def entity_bytes(names: Sequence[str], keys: Sequence[Sequence[str]]) -> list[by
     order = sorted(range(len(names)), key=names.__getitem__)
     head = b"".join([pack("<I", len(names)), *(_text(names[i]) for i in order)])
     return [head + b"".join([_text(key[i]) for i in order]) for key in keys]
+
+
+def held(cell: bytes) -> Any:
+    """What a serialized value of Feast's holds: None, a text, a number, or a list of them, not to be written to.
+
+    Short ones are remembered: most values of a request, such as those of items, have been read before, and to take one
+    apart lasts longer than to find it.
+    """
+    return _remembered(cell) if len(cell) <= SHORT else plain(_parsed(cell))
+
+
+def plain(value: Value | None) -> Any:
+    """The same of a value that is parsed."""
+    kind = None if value is None else value.WhichOneof("val")
+    if kind is None:
+        return None
+    found = getattr(value, kind)
+    return list(found.val) if kind.endswith("_list_val") else found
+
+
+def _parsed(cell: bytes) -> Value:
+    from feast.protos.feast.types.Value_pb2 import Value
+
+    value: Value = Value.FromString(cell)
+    return value
+
+
+@functools.lru_cache(maxsize=50_000)
+def _remembered(cell: bytes) -> Any:
+    return plain(_parsed(cell))
 
 
 def _text(value: str) -> bytes:

@@ -36,10 +36,10 @@ class SequenceGenerator(nn.Module):
         self.bias_generator = _generator(domain_features, hidden, sequence_features)
 
     def forward(self, e_d: Tensor, e_s: Tensor) -> Tensor:
-        """(B, d_D), (B, T, d_S) -> (B, T, d_S)."""
+        """(B, d_D), (B, T, d_S) -> (B, T, d_S); one history (1, T, d_S) may stand for all rows."""
         weight = self.scale * self.shared_weight * self.private(e_d)  # Eq. 3  (B, d_S, d_S)
         bias = self.bias_generator(e_d)  # Eq. 4  (B, d_S)
-        return torch.baddbmm(bias.unsqueeze(1), e_s, weight.transpose(1, 2))  # Eq. 5  (B, T, d_S)
+        return torch.baddbmm(bias.unsqueeze(1), e_s.expand(len(weight), -1, -1), weight.transpose(1, 2))  # Eq. 5
 
     def private(self, e_d: Tensor) -> Tensor:
         """W_private (B, d_S, d_S)."""
@@ -85,8 +85,8 @@ class QueryGenerator(nn.Module):
         return by_event(queries.expand(-1, -1, each, -1), self.length)
 
     def queries(self, e_d: Tensor, e_q: Tensor) -> Tensor:
-        """(B, d_D), (B, d_Q) -> (B, G, d_Q): a query for each chunk, as attention takes them."""
-        private: Tensor = self.generator(torch.cat([e_d, e_q], dim=1))  # Eq. 6  (B, G·d_Q)
+        """(B, d_D) or (1, d_D), (B, d_Q) -> (B, G, d_Q): a query for each chunk, as attention takes them."""
+        private: Tensor = self.generator(torch.cat([e_d.expand(len(e_q), -1), e_q], dim=1))  # Eq. 6  (B, G·d_Q)
         return private.view(-1, self.chunks, e_q.shape[1]) + e_q.unsqueeze(1)  # Eq. 7
 
 

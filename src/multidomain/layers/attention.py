@@ -7,7 +7,8 @@ DIN, multi-head attention, and the co-action unit of CAN. Each is called ``(quer
   history and no other: G parts of ⌈T/G⌉ adjacent events, the oldest part being the shorter one. With G = T, query t
   pairs with event t alone: a diagonal, and no T × T product.
 - events (B, T, d_S) and their mask, bool (B, T). An event that is masked counts for nothing, whatever it holds, and an
-  empty history gives zeros: no layer after the weights has a bias.
+  empty history gives zeros: no layer after the weights has a bias. Events and mask may be (1, T, …): one history for
+  all queries, as the candidates of a request have it.
 
 ``weights(queries, events, mask)`` gives what each event counts for, (B, T).
 """
@@ -93,7 +94,7 @@ class DINAttention(TargetAttention):
     def forward(self, queries: Tensor, events: Tensor, mask: Tensor) -> Tensor:
         """(B, G, d_S), (B, T, d_S), (B, T) -> (B, d_S)."""
         z = self.weights(queries, events, mask)  # (B, T)
-        return torch.bmm(z.unsqueeze(1).to(events.dtype), events)[:, 0]
+        return torch.matmul(z.unsqueeze(1).to(events.dtype), events)[:, 0]
 
     def weights(self, queries: Tensor, events: Tensor, mask: Tensor) -> Tensor:
         """(B, T)."""
@@ -146,7 +147,7 @@ class MultiHeadAttention(TargetAttention):
         """(B, G, d_Q), (B, T, d_S), (B, T) -> (B, out_features)."""
         z = self._attention(queries, events, mask)  # (B, T, heads)
         # Eq. 10, 12: Σ z[t] (E[t] W_V) = (Σ z[t] E[t]) W_V, a T-th of the work
-        pooled = torch.bmm(z.transpose(1, 2).to(events.dtype), events)  # (B, heads, d_S)
+        pooled = torch.matmul(z.transpose(1, 2).to(events.dtype), events)  # (B, heads, d_S)
         s = torch.einsum("bhs,hsa->bha", pooled, self.value)
         output: Tensor = self.output(s.flatten(1))
         return output
@@ -223,7 +224,7 @@ class CoActionAttention(TargetAttention):
     def _co_action(self, queries: Tensor, events: Tensor, mask: Tensor) -> Tensor:
         """(B, T, orders · Σ micro)."""
         parts = by_query(events, queries.shape[1])
-        batch, chunks, each, _ = parts.shape
+        batch, (chunks, each) = len(queries), parts.shape[1:3]
         h = torch.cat([parts**order for order in range(1, self.orders + 1)], dim=2)  # (B, G, orders·⌈T/G⌉, d_S)
         generated: Tensor = self.generator(queries)
         weights = generated.split_with_sizes(self._sizes, dim=2)

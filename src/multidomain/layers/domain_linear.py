@@ -23,14 +23,14 @@ class Segments:
 
     Attributes:
         domain: (B,) in sorted order.
-        order: (B,), ``x[order]`` is sorted.
-        inverse: (B,), ``x_sorted[inverse]`` is in the batch's order again.
+        order: (B,), ``x[order]`` is sorted; None if the batch is, as one of a single domain is known to be.
+        inverse: (B,), ``x_sorted[inverse]`` is in the batch's order again; None if it never left it.
         counts: rows of each domain 0 … M, the last being "unknown".
     """
 
     domain: Tensor
-    order: Tensor
-    inverse: Tensor
+    order: Tensor | None
+    inverse: Tensor | None
     counts: list[int]
 
     @classmethod
@@ -40,11 +40,15 @@ class Segments:
         Raises:
             IndexError: an id below 0 or above M.
         """
-        if domain.numel() and not 0 <= int(domain.min()) <= int(domain.max()) <= domains:
+        lowest, highest = (int(end) for end in domain.aminmax()) if domain.numel() else (0, 0)
+        if not 0 <= lowest <= highest <= domains:
             raise IndexError(
-                f"domain ids {int(domain.min())} to {int(domain.max())} in the batch; "
+                f"domain ids {lowest} to {highest} in the batch; "
                 f"the model knows 0 to {domains - 1}, and {domains} for an unknown domain"
             )
+        if lowest == highest:
+            counts = [len(domain) if p == lowest else 0 for p in range(domains + 1)]
+            return cls(domain.long(), None, None, counts)
         ordered, order = domain.long().sort(stable=True)
         inverse = torch.empty_like(order)
         inverse[order] = torch.arange(len(order), device=order.device)
@@ -52,11 +56,11 @@ class Segments:
 
     def sort(self, x: Tensor) -> Tensor:
         """(B, …) in the batch's order -> (B, …) sorted by domain."""
-        return x.index_select(0, self.order)
+        return x if self.order is None else x.index_select(0, self.order)
 
     def unsort(self, x: Tensor) -> Tensor:
         """The inverse of :meth:`sort`."""
-        return x.index_select(0, self.inverse)
+        return x if self.inverse is None else x.index_select(0, self.inverse)
 
 
 class StarLinear(nn.Module):
@@ -217,9 +221,22 @@ class FoldedFCN(nn.Module):
 
     def forward(self, x: Tensor, segments: Segments) -> Tensor:
         """(B, in_features) -> (B, out_features), the rows sorted by domain."""
-        for layer in self.layers[:-1]:
-            x = torch.relu(layer.segmented(x, segments))
-        return self.layers[-1].segmented(x, segments)
+        weights = [(layer.domain_weight, layer.domain_bias) for layer in self.layers]
+        outputs, end = [], 0
+        for p, rows in enumerate(segments.counts):
+            if rows:
+                end += rows
+                outputs.append(_network(x[end - rows : end], [(w.select(0, p), b.select(0, p)) for w, b in weights]))
+        if len(outputs) == 1:
+            return outputs[0]
+        return torch.cat(outputs) if outputs else x.new_empty(0, weights[-1][1].shape[1])
+
+
+def _network(x: Tensor, layers: list[tuple[Tensor, Tensor]]) -> Tensor:
+    """Layers (i, o), (o,) one after the other, ReLU between them: they stay in the cache that way."""
+    for weight, bias in layers[:-1]:
+        x = torch.addmm(bias, x, weight).relu_()
+    return torch.addmm(layers[-1][1], x, layers[-1][0])
 
 
 def _fold(scale: Tensor, shift: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:

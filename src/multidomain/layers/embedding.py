@@ -11,51 +11,9 @@ from torch import Tensor, nn
 
 from ..batch import Batch
 from ..inputs import PADDING, UNKNOWN, InputSchema
+from .lookup import Ids, Lookup, indices, layout, own_and_once
 
-
-@dataclass(frozen=True)
-class Lookup:
-    """The ids of a batch, "unknown" drawn, and where they lie in a table of all vocabularies: any such table reads it.
-
-    Attributes:
-        ids: (B, N), local to their vocabularies: a column per categorical field, those of each history field and bag.
-        rows: (B, N), the row of each id.
-        lengths: how many of the N columns each field has, 1 for a categorical one.
-    """
-
-    ids: Tensor
-    rows: Tensor
-    lengths: list[int]
-
-    @property
-    def present(self) -> Tensor:
-        """Bool (B, N), False for padding."""
-        return self.ids != PADDING
-
-    def without(self, first: int, last: int) -> Lookup:
-        """Less the fields ``first`` to ``last - 1``."""
-        start, end = sum(self.lengths[:first]), sum(self.lengths[:last])
-        ids, rows = (torch.cat([part[:, :start], part[:, end:]], dim=1) for part in (self.ids, self.rows))
-        return Lookup(ids=ids, rows=rows, lengths=self.lengths[:first] + self.lengths[last:])
-
-    def pooled(self, table: nn.Embedding) -> Tensor:
-        """(B, number of fields looked up, width of the table): the mean over the ids present of each field."""
-        batch, columns = self.rows.shape
-        if columns == 0:
-            return table.weight.new_zeros(batch, len(self.lengths), table.embedding_dim)
-        parts = self.present.to(table.weight.dtype).split_with_sizes(self.lengths, 1)
-        weights = torch.cat([part / part.sum(1, keepdim=True).clamp(min=1) for part in parts], dim=1)  # (B, N)
-        starts = torch.tensor([0, *accumulate(self.lengths)][:-1], device=self.rows.device)
-        bags = torch.arange(batch, device=self.rows.device).unsqueeze(1) * columns + starts
-        pooled = F.embedding_bag(
-            self.rows.flatten(),
-            table.weight,
-            bags.flatten(),
-            mode="sum",  # with weights 1/count: a mean whose backward is five times faster than that of mode="mean"
-            per_sample_weights=weights.flatten(),
-            sparse=table.sparse,
-        )
-        return pooled.view(batch, len(self.lengths), table.embedding_dim)
+WORTH = 30_000  # repeated ids from which on pooling them apart is faster (measured with 100 and 500 rows)
 
 
 @dataclass(frozen=True)
@@ -71,8 +29,7 @@ class Embedded:
     fields: Tensor
     lookup: Lookup
     _table: nn.Embedding
-    _rows: dict[str, Tensor]
-    _present: dict[str, Tensor]
+    _history: dict[str, int]  # history field -> its place among the fields looked up
 
     @property
     def z(self) -> Tensor:
@@ -81,20 +38,28 @@ class Embedded:
 
     @property
     def mask(self) -> Tensor:
-        """Bool (B, T), True where the history holds an event; (B, 0) without history."""
-        if not self._present:
+        """Bool (B, T), True where the history holds an event; (B, 0) without history.
+
+        (1, T), and so are the events below, where the batch says that all rows have the same history.
+        """
+        if not self._history:
             return self.fields.new_zeros(len(self.fields), 0, dtype=torch.bool)
-        return torch.stack(list(self._present.values())).any(dim=0)
+        return (torch.stack([ids for ids, _ in self._past()]) != PADDING).any(dim=0)
 
     def history(self, field: str) -> Tensor:
         """(B, T, d): one history field, event by event, padding zero. Looked up only when asked for."""
-        embedded: Tensor = self._table(self._rows[field])
-        return embedded * self._present[field].unsqueeze(-1)
+        ids, rows = self.lookup.field(self._history[field])
+        embedded: Tensor = self._table(rows)
+        return embedded * (ids != PADDING).unsqueeze(-1)
 
     def events(self) -> Tensor:
         """(B, T, H·d): the H history fields side by side, event by event, padding zero; one lookup for all."""
-        embedded: Tensor = self._table(torch.stack(list(self._rows.values()), dim=2))  # (B, T, H, d)
-        return (embedded * torch.stack(list(self._present.values()), dim=2).unsqueeze(-1)).flatten(2)
+        ids, rows = (torch.stack(of, dim=2) for of in zip(*self._past(), strict=True))
+        embedded: Tensor = self._table(rows)  # (B, T, H, d)
+        return (embedded * (ids != PADDING).unsqueeze(-1)).flatten(2)
+
+    def _past(self) -> list[tuple[Tensor, Tensor]]:
+        return [self.lookup.field(place) for place in self._history.values()]
 
 
 class InputEmbedding(nn.Module):
@@ -165,23 +130,49 @@ class InputEmbedding(nn.Module):
             ValueError: a field that is missing, or a number of columns that is not the schema's.
             IndexError: an id outside its vocabulary (looked for on the CPU only, where looking is cheap).
         """
+        looked_up = Lookup(len(batch), tuple(self._ids(*part) for part in self._parts(batch)))
+        pooled = looked_up if self.pool_history else looked_up.without(*self._histories)
+        fields = pooled.pooled(self.table)  # (B, lookups, d)
+        if self._numerical:
+            fields = torch.cat([fields, batch.numerical.unsqueeze(-1) * self.numerical_weight], dim=1)
+        past = dict(zip(self._history, range(*self._histories), strict=True))
+        return Embedded(fields=fields, lookup=looked_up, _table=self.table, _history=past)
+
+    def _parts(self, batch: Batch) -> list[tuple[list[Tensor], tuple[int, ...]]]:
+        """Ids and the fields they are of: of every row and, in a part of their own, of one row that stands for all.
+
+        The history fields run in step: they are one row where all of them are. Two small lookups take longer than one
+        of a few more ids: where that is all, every row is looked up.
+        """
         groups = self._groups(batch)
-        ids = torch.cat([group.long() for group in groups], dim=1)  # (B, N)
-        lengths = [1] * len(self._categorical) + [group.shape[1] for group in groups[1:]]  # columns of each lookup
-        lookup = torch.arange(len(lengths), device=ids.device).repeat_interleave(
-            torch.tensor(lengths, dtype=torch.int64, device=ids.device), output_size=sum(lengths)
-        )  # (N,): the lookup each column belongs to
+        lookups = self.fields[: len(self.offsets)]
+        whole = [(groups, tuple(range(len(lookups))))]
+        if self.training or not batch.repeated or not len(batch):
+            return whole
+        first, last = self._histories
+        own, once = own_and_once(lookups, (first, last), batch.repeated)
+        columns = sum(1 if place < first else groups[1 + place - first].shape[1] for place in once)
+        if self.pool_history and len(batch) * columns < WORTH:
+            return whole
+        parts = []
+        for rows, places in ((len(batch), own), (1, once)):
+            single = indices(tuple(place for place in places if place < first), batch.categorical.device)
+            lists = [groups[1 + place - first][:rows] for place in places if place >= first]
+            if places:
+                parts.append(([batch.categorical[:rows].index_select(1, single), *lists], places))
+        return parts
+
+    def _ids(self, groups: list[Tensor], fields: tuple[int, ...]) -> Ids:
+        """Of the categorical fields among these, (B, how many) or (1, how many), and of each of the others."""
+        ids = torch.cat(groups, dim=1).long()  # (B or 1, N)
+        lengths = (*[1] * groups[0].shape[1], *(group.shape[1] for group in groups[1:]))  # columns of each field
+        lookup = layout(fields, lengths, ids.device)[0]  # (N,): the field each column belongs to
         if not ids.is_cuda:
             self._check(ids, lookup)
         if self.training and self.unknown_rate > 0:
             replaced = torch.rand(ids.shape, device=ids.device) < self.unknown_rate
             ids = ids.masked_fill(replaced & (ids != PADDING), UNKNOWN)
-        looked_up = Lookup(ids=ids, rows=ids + self.offsets[lookup], lengths=lengths)
-        pooled = looked_up if self.pool_history else looked_up.without(*self._histories)
-        fields = pooled.pooled(self.table)  # (B, lookups, d)
-        if self._numerical:
-            fields = torch.cat([fields, batch.numerical.unsqueeze(-1) * self.numerical_weight], dim=1)
-        return self._embedded(fields, looked_up)
+        return Ids(ids=ids, rows=ids + self.offsets.index_select(0, lookup), lengths=lengths, fields=fields)
 
     def _groups(self, batch: Batch) -> list[Tensor]:
         """All ids of the batch: the categorical ones (B, F), then (B, length) for each history field and bag."""
@@ -201,7 +192,7 @@ class InputEmbedding(nn.Module):
         return [batch.categorical, *histories, *(batch.bags[name] for name in self._bags)]
 
     def _check(self, ids: Tensor, lookup: Tensor) -> None:
-        wrong = (ids < 0) | (ids >= self.sizes[lookup])
+        wrong = (ids < 0) | (ids >= self.sizes.index_select(0, lookup))
         if not wrong.any():
             return
         row, column = wrong.nonzero()[0].tolist()
@@ -215,14 +206,6 @@ class InputEmbedding(nn.Module):
     def _histories(self) -> tuple[int, int]:
         """The first history field among the lookups, and the first field behind them."""
         return len(self._categorical), len(self._categorical) + len(self._history)
-
-    def _embedded(self, fields: Tensor, lookup: Lookup) -> Embedded:
-        first, last = self._histories
-        of_rows, of_present = (
-            dict(zip(self._history, ids.split_with_sizes(lookup.lengths, 1)[first:last], strict=True))
-            for ids in (lookup.rows, lookup.present)
-        )
-        return Embedded(fields=fields, lookup=lookup, _table=self.table, _rows=of_rows, _present=of_present)
 
 
 class KnownDomains(nn.Module):

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..inputs import InputSchema
-from .embedding import Lookup
+from .lookup import Lookup
 
 
 class FirstOrder(nn.Module):

@@ -123,6 +123,8 @@ class HistoryEncoder(nn.Module):
     def forward(self, e_s: Tensor, e_q: Tensor, mask: Tensor, e_d: Tensor | None) -> Tensor:
         """(B, T, d_S), (B, d_S), (B, T), (B, d_D) or None -> s (B, d_S).
 
+        History and mask, and beside them E_D, may have one row that stands for all.
+
         Raises:
             ValueError: PCRG is given a history of another length than T.
         """

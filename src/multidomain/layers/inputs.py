@@ -11,11 +11,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..batch import Batch
-from ..inputs import InputSchema
+from ..inputs import DOMAIN, InputSchema
 from .distribution import Distribution
 from .distribution import distribution as make_distribution
-from .embedding import Embedded, InputEmbedding, Lookup
+from .embedding import Embedded, InputEmbedding
 from .history import NAMED, HistoryEncoder, HistoryOptions, candidates
+from .lookup import Lookup
 
 
 @dataclass(frozen=True)
@@ -41,11 +42,11 @@ class Inputs:
 
     @property
     def mask(self) -> Tensor:
-        """Bool (B, T), True where the history holds an event."""
+        """Bool (B, T), True where the history holds an event; (1, T) where the batch repeats the history."""
         return self._embedded.mask
 
     def events(self) -> Tensor:
-        """(B, T, H·d): the H history fields side by side, event by event, padding zero."""
+        """(B, T, H·d): the H history fields side by side, event by event, padding zero; (1, T, H·d) as the mask."""
         return self._embedded.events()
 
     @property
@@ -135,7 +136,10 @@ class InputLayer(nn.Module):
         describe = self._describe(batch, embedded)
         fields = embedded.fields
         if self.history is not None:
-            s = self.history(*self._past(embedded, describe))  # (B, H·d)
+            e_s, e_q, mask, e_d = self._past(embedded, describe)
+            if e_d is not None and not self.training and batch.repeated >= {DOMAIN, *self.schema.distribution}:
+                e_d = e_d[:1]
+            s = self.history(e_s, e_q, mask, e_d)  # (B, H·d)
             s = s.unflatten(1, (len(self.schema.history), self.embedding_dim))
             first = len(self.schema.categorical)
             fields = torch.cat([fields[:, :first], s, fields[:, first:]], dim=1)  # where the means would be

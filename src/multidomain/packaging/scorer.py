@@ -57,13 +57,25 @@ class Scorer:
             raise ValueError(f"The rows lack {_listed(missing)}. The model reads {_listed(self.columns)}.")
         return pa.table({name: _column(frame[name], name, kind) for name, kind in self.columns.items()})
 
-    @torch.inference_mode()
     def score(self, table: pa.Table) -> npt.NDArray[np.float64]:
         """Probabilities (N,) of N rows, in their order."""
+        return self._score(table, None)
+
+    def score_candidates(self, candidates: pa.Table, shared: pa.Table) -> npt.NDArray[np.float64]:
+        """Probabilities (N,) of N candidates of one request; what they share is encoded, looked up and pooled once.
+
+        Args:
+            candidates: N rows of the columns in which they differ.
+            shared: one row of the others: the user's, say.
+        """
+        return self._score(candidates, shared)
+
+    @torch.inference_mode()
+    def _score(self, table: pa.Table, shared: pa.Table | None) -> npt.NDArray[np.float64]:
         scores = np.empty(len(table), dtype=np.float64)
         for start in range(0, len(table), CHUNK):
             part = table.slice(start, CHUNK)
-            logits = self.model(self.encoder.batch(part))
+            logits = self.model(self.encoder.batch(part, shared))
             scores[start : start + len(part)] = torch.sigmoid(logits.double()).numpy()
         return scores
 

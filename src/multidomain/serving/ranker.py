@@ -8,6 +8,7 @@ or domain that is not known has no features, which the encoder takes for unknown
 
 from __future__ import annotations
 
+import functools
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,6 +23,8 @@ from ..schema import REMAINDER, Variant
 from .reads import Key, Names, OnlineReader, RowCache
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
     import pyarrow as pa
     from feast import FeatureStore
 
@@ -50,6 +53,30 @@ class Request:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Given:
+    """The columns the model reads, for N candidates.
+
+    Attributes:
+        candidates: (N, …) the columns in which they may differ.
+        shared: (1, …) the others, which are of the user, the request or its one domain.
+        names: of all columns, in the order of the model.
+    """
+
+    candidates: pa.Table
+    shared: pa.Table
+    names: Sequence[str]
+
+    def table(self) -> pa.Table:
+        """(N, …) all of them."""
+        import pyarrow as pa
+
+        once = pa.array([0] * len(self.candidates), pa.int32())
+        columns = dict(zip(self.candidates.column_names, self.candidates.columns, strict=True))
+        columns |= {name: self.shared[name].combine_chunks().take(once) for name in self.shared.column_names}
+        return pa.table({name: columns[name] for name in self.names})
+
+
+@dataclass(frozen=True, kw_only=True)
 class Ranking:
     """The answer.
 
@@ -57,13 +84,17 @@ class Ranking:
         items: best first; of equal scores the one asked for first.
         scores: the probability of the label, for each.
         missing: of each view how many keys it knows nothing of, of ``context`` how many features were not given.
-        features: what the model was given, in the order of the request.
     """
 
     items: tuple[str, ...]
     scores: tuple[float, ...]
     missing: Mapping[str, int]
-    features: pa.Table
+    _given: Given
+
+    @functools.cached_property
+    def features(self) -> pa.Table:
+        """What the model was given, in the order of the request."""
+        return self._given.table()
 
 
 class Ranker:
@@ -131,40 +162,55 @@ class Ranker:
         Raises:
             DataError: there are no candidates, or lists of the request are not as long as there are candidates.
         """
-        features, missing = self.features(request)
-        scores = self.scorer.score(features)
+        given, missing = self._given(request)
+        scores = self._scores(given)
         order = (-scores).argsort(kind="stable")
         self.counted.update({"requests": 1, "candidates": len(scores), **missing})
         return Ranking(
             items=tuple(str(request.items[i]) for i in order),
             scores=tuple(scores[order].tolist()),
             missing=missing,
-            features=features,
+            _given=given,
         )
 
     def features(self, request: Request) -> tuple[pa.Table, dict[str, int]]:
         """The columns the model reads, one row per candidate, and what was missing."""
+        given, missing = self._given(request)
+        return given.table(), missing
+
+    def _scores(self, given: Given) -> npt.NDArray[np.float64]:
+        """Probabilities; a package from before ``score_candidates`` is given every column of every candidate."""
+        if hasattr(self.scorer, "score_candidates"):
+            return self.scorer.score_candidates(given.candidates, given.shared)
+        return self.scorer.score(given.table())
+
+    def _given(self, request: Request) -> tuple[Given, dict[str, int]]:
+        """What the model reads, and what was missing; a value that all candidates have is there once."""
         import pyarrow as pa
 
         keys = self._keys(request)
-        types = self.scorer.columns
+        types, candidates = self.scorer.columns, len(keys["item"])
         asked = {names: list(zip(*(keys[name] for name in names), strict=True)) for names in self._reader.columns}
         distinct = {names: list(dict.fromkeys(found)) for names, found in asked.items()}
         values, missing = self._read(distinct)
-        candidates = len(keys["item"])
-        given = {"domain": keys["domain"], **self._context(request, candidates)}
-        given |= {name: [value] * candidates for name, value in self._time.at(request.at).items()}
-        columns = {name: pa.array(cells, types[name]) for name, cells in given.items()}
+        told: dict[str, Cells] = {"domain": keys["domain"][:1] if len(set(keys["domain"])) == 1 else keys["domain"]}
+        told |= self._context(request, candidates)
+        told |= {name: [value] for name, value in self._time.at(request.at).items()}
+        arrays = {name: pa.array(cells, types[name]) for name, cells in told.items()}
         for names, found in values.items():
-            arrays = {name: pa.array(cells, types[name]) for name, cells in found.items()}
-            if len(distinct[names]) < len(asked[names]):
+            of_keys = {name: pa.array(cells, types[name]) for name, cells in found.items()}
+            if 1 < len(distinct[names]) < candidates:
                 place = {key: i for i, key in enumerate(distinct[names])}
                 rows = pa.array([place[key] for key in asked[names]])
-                arrays = {name: array.take(rows) for name, array in arrays.items()}
-            columns |= arrays
+                of_keys = {name: array.take(rows) for name, array in of_keys.items()}
+            arrays |= of_keys
+        if all(len(array) < candidates for array in arrays.values()):  # no column tells how many candidates there are
+            arrays["domain"] = pa.array(keys["domain"], types["domain"])
         if not_given := sum(name not in request.context for name in self.context):
             missing["context"] = not_given
-        return pa.table({name: columns[name] for name in types}), missing
+        shared = {name: array for name, array in arrays.items() if len(array) < candidates}
+        own = {name: array for name, array in arrays.items() if name not in shared}
+        return Given(candidates=pa.table(own), shared=pa.table(shared), names=tuple(types)), missing
 
     def _keys(self, request: Request) -> dict[str, list[str]]:
         """User, item and domain of every candidate; a domain that training did not know is in the remainder."""
@@ -191,10 +237,11 @@ class Ranker:
         return values, missing
 
     def _context(self, request: Request, candidates: int) -> dict[str, list[Any]]:
+        """Of each context feature the value for all candidates, or one for each."""
         columns: dict[str, list[Any]] = {}
         for name in self.context:
             given = request.context.get(name)
-            columns[name] = list(given) if isinstance(given, list | tuple) else [given] * candidates
-            if len(columns[name]) != candidates:
-                raise DataError(f"context '{name}' has {len(columns[name])} values for {candidates} candidates.")
+            columns[name] = list(given) if isinstance(given, list | tuple) else [given]
+            if isinstance(given, list | tuple) and len(given) != candidates:
+                raise DataError(f"context '{name}' has {len(given)} values for {candidates} candidates.")
         return columns

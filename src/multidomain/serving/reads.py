@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigurationError, DataError
 from ..features.definitions import PUSHED
-from ..features.rows import VERSION, Asked
+from ..features.rows import VERSION, Asked, plain
 from ..features.views import View
 
 if TYPE_CHECKING:
@@ -130,7 +130,7 @@ class OnlineReader:
     def _read(self, asked: Mapping[Names, Sequence[Key]]) -> dict[Names, list[Row]]:
         things = [Asked(names=names, keys=keys, wanted=self._wanted[names]) for names, keys in asked.items()]
         found = self._read_rows(self._config, things)
-        return {one.names: [tuple(map(_plain, row)) for row in rows] for one, rows in zip(things, found, strict=True)}
+        return {one.names: [tuple(row) for row in rows] for one, rows in zip(things, found, strict=True)}
 
 
 def _registered(store: FeatureStore, view: View, columns: Names) -> FeatureView:
@@ -166,17 +166,8 @@ def _read_rows(store: FeatureStore) -> ReadRows:
         rows: list[list[Any]] = [[] for _ in entities]
         for view, columns in one.wanted:
             found = provider.online_read(config, view, entities, list(columns)) if entities else []
-            for row, (_, held) in zip(rows, found, strict=True):
-                row += [(held or {}).get(column) for column in columns]
+            for row, (_, known) in zip(rows, found, strict=True):
+                row += [plain((known or {}).get(column)) for column in columns]
         return rows
 
     return lambda config, asked: [read(config, one) for one in asked]
-
-
-def _plain(value: Any) -> Any:
-    """What one of Feast's values holds: None, a text, a number, or a list of them."""
-    kind = None if value is None else value.WhichOneof("val")
-    if kind is None:
-        return None
-    held = getattr(value, kind)
-    return list(held.val) if kind.endswith("_list_val") else held
