@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ..batch import Batch
 from ..inputs import PADDING, UNKNOWN, InputSchema
+from .pooling import pooled_sum
 
 
 @dataclass(frozen=True)
@@ -43,19 +44,19 @@ class Lookup:
         batch, columns = self.rows.shape
         if columns == 0:
             return table.weight.new_zeros(batch, len(self.lengths), table.embedding_dim)
-        parts = self.present.to(table.weight.dtype).split_with_sizes(self.lengths, 1)
-        weights = torch.cat([part / part.sum(1, keepdim=True).clamp(min=1) for part in parts], dim=1)  # (B, N)
-        starts = torch.tensor([0, *accumulate(self.lengths)][:-1], device=self.rows.device)
-        bags = torch.arange(batch, device=self.rows.device).unsqueeze(1) * columns + starts
-        pooled = F.embedding_bag(
-            self.rows.flatten(),
-            table.weight,
-            bags.flatten(),
-            mode="sum",  # with weights 1/count: a mean whose backward is five times faster than that of mode="mean"
-            per_sample_weights=weights.flatten(),
-            sparse=table.sparse,
-        )
+        weights = self._weights(table.weight.dtype)
+        pooled = pooled_sum(table.weight, self.rows, self.lengths, weights, sparse=table.sparse)
         return pooled.view(batch, len(self.lengths), table.embedding_dim)
+
+    def _weights(self, dtype: torch.dtype) -> Tensor:
+        """(B, N): one over the number of ids present in the field, 0 for padding."""
+        present = self.present.to(dtype)
+        if present.shape[1] == len(self.lengths):
+            return present
+        single = next((i for i, length in enumerate(self.lengths) if length != 1), 0)  # the categorical fields first
+        parts = present.split_with_sizes([single, *self.lengths[single:]], 1)
+        means = [part / part.sum(1, keepdim=True).clamp_(min=1) for part in parts[1:]]
+        return torch.cat([parts[0], *means], dim=1)
 
 
 @dataclass(frozen=True)
