@@ -197,7 +197,7 @@ def _stitched(old: Tensor, domains: Tensor) -> Tensor:
 
 
 def _closed(old: Tensor, domains: Tensor, per_domain: int, *, bias: bool) -> Tensor:
-    """The outputs of a gate over the experts of all domains, ``per_domain`` of each, then over shared ones: last axis."""
+    """A gate over the experts of all domains, ``per_domain`` of each, and then shared ones: its outputs are last."""
     last = domains[-1]
     experts = (domains.unsqueeze(1) * per_domain + torch.arange(per_domain)).flatten()
     shared = torch.arange(int(last + 1) * per_domain, old.shape[-1])
