@@ -12,6 +12,7 @@ from multidomain import models
 from multidomain.batch import Batch
 from multidomain.encoder import Encoder, Field
 from multidomain.errors import ConfigurationError
+from multidomain.hashing import Hashed
 from multidomain.training.config import TrainingConfig
 from multidomain.training.growth import Growth, grow, grow_moments
 from multidomain.training.optimizers import Optimizers
@@ -193,3 +194,21 @@ def test_other_inputs_are_refused_by_name():
     numbers = dict(NEW.vocabularies) | {"user": pa.array([1, 2])}
     with pytest.raises(ConfigurationError, match="'user' of the model to start from holds string, now it holds int64"):
         Growth.between(OLD, dataclasses.replace(NEW, vocabularies=numbers))
+
+
+def test_a_hashed_vocabulary_must_have_been_hashed_to_as_many_buckets():
+    def hashed(one: Encoder, buckets: int) -> Encoder:
+        others = {name: values for name, values in one.vocabularies.items() if name != "user"}
+        user = Hashed(buckets=buckets, value_type="string")
+        return dataclasses.replace(one, vocabularies=others, hashed={"user": user})
+
+    growth = Growth.between(hashed(OLD, 20), hashed(NEW, 20))
+    assert growth.ids["user"].tolist() == list(range(22))
+    with pytest.raises(
+        ConfigurationError, match="'user' is hashed to 30 buckets; in the model to start from it was hash"
+    ):
+        Growth.between(hashed(OLD, 20), hashed(NEW, 30))
+    with pytest.raises(ConfigurationError, match="in the model to start from it was a list of values"):
+        Growth.between(OLD, hashed(NEW, 30))
+    with pytest.raises(ConfigurationError, match="is a list of values; in the model to start from it was hashed"):
+        Growth.between(hashed(OLD, 20), NEW)

@@ -234,6 +234,11 @@ def _places(old: Encoder, new: Encoder, name: str) -> np.ndarray:
     import pyarrow.compute as pc
 
     if name in new.vocabularies:
+        if name not in old.vocabularies:
+            raise ConfigurationError(
+                f"The vocabulary '{name}' is a list of values; in the model to start from it was hashed. Hash it as it "
+                "was (features.….hash), or train from the beginning (warm_start=null)."
+            )
         before, now = old.vocabularies[name], new.vocabularies[name]
         if before.type != now.type:
             raise ConfigurationError(
@@ -241,6 +246,15 @@ def _places(old: Encoder, new: Encoder, name: str) -> np.ndarray:
                 "Give the column the type it had, or train from the beginning (warm_start=null)."
             )
         return np.asarray(pc.fill_null(pc.index_in(now, value_set=before), -1).to_numpy(zero_copy_only=False), np.int64)
+    if name in new.hashed:
+        now, then = new.hashed[name], old.hashed.get(name)
+        if then != now:
+            before = f"hashed to {then.buckets:,}" if then else "a list of values"
+            raise ConfigurationError(
+                f"The vocabulary '{name}' is hashed to {now.buckets:,} buckets; in the model to start from it was "
+                f"{before}. Hash it as it was, or train from the beginning (warm_start=null)."
+            )
+        return np.arange(now.buckets, dtype=np.int64)
     fields = [next(f for f in one.fields if f.name == name) for one in (old, new)]
     return _buckets(*fields)
 
