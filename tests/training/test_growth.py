@@ -205,7 +205,7 @@ def test_a_hashed_vocabulary_must_have_been_hashed_to_as_many_buckets():
     growth = Growth.between(hashed(OLD, 20), hashed(NEW, 20))
     assert growth.ids["user"].tolist() == list(range(22))
     with pytest.raises(
-        ConfigurationError, match="'user' is hashed to 30 buckets; in the model to start from it was hash"
+        ConfigurationError, match="hashed to 30 buckets; in the model to start from it was hashed to 20"
     ):
         Growth.between(hashed(OLD, 20), hashed(NEW, 30))
     with pytest.raises(ConfigurationError, match="in the model to start from it was a list of values"):
