@@ -294,3 +294,18 @@ def test_a_key_given_twice_is_refused_with_its_line(tmp_path: Path) -> None:
     text = yaml.safe_dump(SMALL, sort_keys=False) + "counts: [item]\n"
     with pytest.raises(SchemaError, match=r"shop.yml is not valid YAML.*'counts' is given twice[\s\S]*line"):
         parse(tmp_path, text)
+
+
+@pytest.mark.parametrize(
+    ("feature", "message"),
+    [
+        ({"kind": "numerical", "hash": 10}, "only texts and whole numbers that are categories are hashed"),
+        ({"type": "float", "hash": 10}, "only texts and whole numbers that are categories are hashed"),
+        ({"hash": 10, "minimum_count": 2}, "counts no values: leave out minimum_count"),
+        ({"hash": 1}, "expected 2 to"),
+        ({"hash": "many"}, "expected a whole number, got 'many'"),
+    ],
+)
+def test_a_feature_that_cannot_be_hashed_is_an_error(tmp_path, feature, message):
+    with pytest.raises(SchemaError, match=message):
+        parse(tmp_path, with_value("features.price", feature))

@@ -23,6 +23,7 @@ import pyarrow.parquet as pq
 import torch
 
 from .batch import Batch
+from .hashing import Hashed
 from .inputs import DOMAIN, PADDING, UNKNOWN, InputSchema
 
 FIRST = UNKNOWN + 1  # the id of the first known value
@@ -59,6 +60,7 @@ class Encoder:
     Attributes:
         fields: every input but the histories, in the order models see them.
         vocabularies: known values by vocabulary name; a value's id is its position plus two.
+        hashed: vocabularies without a list, by name; a value's id is its bucket plus two.
         history: history field (a list column, most recent last) -> the vocabulary it shares with its candidate field.
         history_length: T; shorter histories are padded on the left, longer ones keep their most recent T.
         domains: names by domain id; any other name is the unknown domain, id M.
@@ -69,12 +71,14 @@ class Encoder:
     domains: tuple[str, ...]
     history: Mapping[str, str] = field(default_factory=dict)
     history_length: int = 0
+    hashed: Mapping[str, Hashed] = field(default_factory=dict)
 
     @property
     def inputs(self) -> InputSchema:
         """What a model must know of its inputs."""
         embedded = [f for f in self.fields if f.kind in ("categorical", "bucket")]
         sizes = {name: FIRST + len(values) for name, values in self.vocabularies.items()}
+        sizes |= {name: FIRST + one.buckets for name, one in self.hashed.items()}
         sizes |= {f.name: FIRST + len(f.boundaries) + 1 for f in self.fields if f.kind == "bucket"}
         return InputSchema(
             domains=len(self.domains),
@@ -188,6 +192,7 @@ class Encoder:
             "history": dict(self.history),
             "history_length": self.history_length,
             "domains": list(self.domains),
+            "hashed": {name: dataclasses.asdict(one) for name, one in self.hashed.items()},
         }
         (folder / "encoder.json").write_text(json.dumps(content, indent=1), encoding="utf-8")
 
@@ -212,6 +217,7 @@ class Encoder:
             history=content["history"],
             history_length=content["history_length"],
             domains=tuple(content["domains"]),
+            hashed={name: Hashed(**one) for name, one in content.get("hashed", {}).items()},
         )
 
     def _ids(self, f: Field, column: Column, find: Find) -> Array:
@@ -223,10 +229,16 @@ class Encoder:
 
     def _scan(self, column: Column, name: str) -> Array:
         """Positions in a vocabulary: takes as long as the vocabulary and the column are together."""
-        return _positions(column, self._known(name))
+        return self._hash(column, name) if name in self.hashed else _positions(column, self._known(name))
+
+    def _hash(self, column: Column, name: str) -> Array:
+        one = self.hashed[name]
+        return one.places(column if column.type == one.type else _cast(column, one.type))
 
     def _look_up(self, column: Column, name: str) -> Array:
         """The same by a table made once: takes as long as the column is."""
+        if name in self.hashed:
+            return self._hash(column, name)
         values = self._known(name)
         if pa.types.is_floating(values.type) or len(column) == 0:  # a table of floats would not find NaN
             return _positions(column, values)

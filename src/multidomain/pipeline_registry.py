@@ -65,9 +65,10 @@ def _model(architecture: str) -> Pipeline:
         namespace=architecture,
         prefix_datasets_with_namespace=True,
         inputs=SHARED & template.inputs(),
-        parameters={name for name in template.inputs() if name in ("params:seed", "params:device")},
+        parameters=OF_ALL & template.inputs(),
         tags=architecture,
     )
 
 
+OF_ALL = {"params:seed", "params:device", "params:warm_start"}
 SHARED = {"variant", "schema", "encoder", "encoded", "domain_table", "training_frame"}

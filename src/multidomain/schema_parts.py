@@ -121,8 +121,10 @@ class Feature:
     """One input of the models.
 
     ``transform`` of a numerical feature: ``bucket`` (quantile buckets, embedded) or ``value`` (standardised, times a
-    learnt vector). ``sequence`` features are bags of at most ``length`` values, pooled by mean; a string column is
-    cut at ``separator``. ``distribution`` marks the features that describe the data distribution (HMDN, ADS).
+    learnt vector). A vocabulary keeps the values seen at least ``minimum_count`` times in training; with ``hash`` a
+    value is one of that many buckets instead, one that training never saw too, and values that share a bucket are one
+    to the model. ``sequence`` features are bags of at most ``length`` values, pooled by mean; a string column is cut at
+    ``separator``. ``distribution`` marks the features that describe the data distribution (HMDN, ADS).
     """
 
     name: str
@@ -131,6 +133,7 @@ class Feature:
     kind: Kind = "categorical"
     type: Type | None = None
     minimum_count: int = 1
+    hash: int | None = None
     length: int = 10
     separator: str | None = None
     transform: Literal["bucket", "value"] = "bucket"

@@ -328,6 +328,10 @@ class _Reader:
             raise self.fail(f"features.{name}.type", "a numerical feature is int or float.")
         if feature.range is not None and (len(feature.range) != 2 or feature.range[0] > feature.range[1]):
             raise self.fail(f"features.{name}.range", f"expected [lowest, highest], got {list(feature.range)}.")
+        if feature.hash is not None and (feature.kind == "numerical" or feature.value_type == "float"):
+            raise self.fail(f"features.{name}.hash", "only texts and whole numbers that are categories are hashed.")
+        if feature.hash is not None and feature.minimum_count > 1:
+            raise self.fail(f"features.{name}.hash", "a hashed feature counts no values: leave out minimum_count.")
         return feature
 
     def history(self, name: str, raw: Any) -> History:
@@ -366,6 +370,7 @@ _LITERALS: Mapping[str, tuple[str, ...]] = {
 _MANY = {"str": "texts", "int": "whole numbers", "float": "numbers", "str | float": "texts or numbers"}
 _BOUNDS: Mapping[str, tuple[int, int | None]] = {
     **dict.fromkeys(("minimum", "minimum_count", "top", "length", "buckets"), (1, None)),
+    "hash": (2, 2**31 - 3),
     "positives": (0, None),
     **dict.fromkeys(("rows", "users", "items", "days", "domains"), (1, None)),
     "max_quarantined": (0, 1),

@@ -35,6 +35,7 @@ def test_an_unknown_key_is_named_with_the_one_that_was_meant():
         ("monitor", "gauc", "one of auc, logloss, got 'gauc'"),
         ("batching", "Domain", "one of mixed, domain, got 'Domain'"),
         ("schedule", None, "one of constant, cosine, got None"),
+        ("embedding_optimizer", "adagrad", "one of adam, rowwise_adagrad, got 'adagrad'"),
     ],
 )
 def test_a_value_that_cannot_be_is_refused(key, value, message):

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from multidomain.training.embedding_optimizer import LazyAdam, coalesced
+from multidomain.training.embedding_optimizer import LazyAdam
+from multidomain.training.row_optimizer import coalesced
 
 
 def table(rows: int = 6, width: int = 3, seed: int = 0) -> nn.Embedding:

@@ -294,13 +294,16 @@ def stopped_after(epoch: int, encoded: Path, folder: Path, monkeypatch, **config
             trained(encoded, folder, **config)
 
 
-@pytest.mark.parametrize("name", ["star", "dnn", "hmdn"])
-def test_a_stopped_run_goes_on_to_the_same_weights(encoded, tmp_path, monkeypatch, name):
+@pytest.mark.parametrize(
+    ("name", "embeddings"), [("star", "adam"), ("star", "rowwise_adagrad"), ("dnn", "adam"), ("hmdn", "adam")]
+)
+def test_a_stopped_run_goes_on_to_the_same_weights(encoded, tmp_path, monkeypatch, name, embeddings):
     def model():
         torch.manual_seed(0)
         return build(name, INPUTS, embedding_dim=4, hidden=[8, 4])
 
     config = {"epochs": 5, "patience": None, "learning_rate": 0.005, "schedule": "cosine"}
+    config["embedding_optimizer"] = embeddings
     whole, expected = trained(encoded, tmp_path / "whole", model=model(), **config)
     stopped_after(3, encoded, tmp_path / "stopped", monkeypatch, model=model(), **config)
     assert [path.name for path in (tmp_path / "stopped").iterdir()] == ["epoch-0003"]

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from .pooling import sparse_gradient
+
 
 def grouped_linear(x: Tensor, counts: Sequence[int], weight: Tensor, bias: Tensor, *, sparse: bool = False) -> Tensor:
     """``x[rows of g] @ weight[g] + bias[g]`` for each group g.
@@ -175,8 +177,8 @@ class _Gradients:
         """(G, …)."""
         if not self._sparse:
             return self._values
-        index = torch.tensor([self._present], device=self._values.device)
-        return torch.sparse_coo_tensor(index, self._values, self._shape, is_coalesced=True, check_invariants=False)
+        present = torch.tensor(self._present, dtype=torch.int64, device=self._values.device)
+        return sparse_gradient(present, self._values, self._shape)
 
 
 def _sums(parts: Sequence[Tensor], places: Sequence[Tensor]) -> None:

@@ -11,10 +11,10 @@ from functools import lru_cache
 from itertools import accumulate
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..inputs import PADDING
+from .pooling import pooled_sum
 
 
 @dataclass(frozen=True)
@@ -52,16 +52,9 @@ class Ids:
         batch, columns = self.rows.shape
         if columns == 0:
             return table.weight.new_zeros(batch, len(self.lengths), table.embedding_dim)
-        starts = layout(self.fields, self.lengths, self.rows.device)[1]
-        bags = torch.arange(0, batch * columns, columns, device=self.rows.device).unsqueeze(1) + starts
-        pooled = F.embedding_bag(
-            self.rows.flatten(),
-            table.weight,
-            bags.flatten(),
-            mode="sum",  # with weights 1/count: a mean whose backward is five times faster than that of mode="mean"
-            per_sample_weights=self._weights(table.weight.dtype).flatten(),
-            sparse=table.sparse,
-        )
+        firsts = layout(self.fields, self.lengths, self.rows.device)[1]
+        weights = self._weights(table.weight.dtype)
+        pooled = pooled_sum(table.weight, self.rows, firsts, weights, sparse=table.sparse)
         return pooled.view(batch, len(self.lengths), table.embedding_dim)
 
     def _weights(self, kind: torch.dtype) -> Tensor:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:  # the names of the architectures are asked for at every start
 
     from .base import MultiDomainModel
 
-__all__ = ["architectures", "build", "build_serving", "options", "source"]
+__all__ = ["architectures", "build", "build_serving", "options", "shapes", "source"]
 
 _GIB = 2**30
 
@@ -66,6 +66,12 @@ def build_serving(name: str, schema: InputSchema, **config: Any) -> nn.Module:
     model = _sketch(_checked_class(name, config), schema, config)
     with torch.device("meta"):
         return model.eval().serving_form().to_empty(device="cpu").eval()
+
+
+def shapes(name: str, schema: InputSchema, **config: Any) -> dict[str, tuple[int, ...]]:
+    """The shape of every tensor in the state of a model, by name; nothing is made."""
+    state = _sketch(_checked_class(name, config), schema, config).state_dict()
+    return {key: tuple(tensor.shape) for key, tensor in state.items()}
 
 
 def _sketch(model_class: type[MultiDomainModel], schema: InputSchema, config: dict[str, Any]) -> MultiDomainModel:

@@ -190,6 +190,8 @@ def _log_model(training: Training, rows: pd.DataFrame) -> Any:
         artifacts = {"encoder": Path(scratch) / "encoder", "model": Path(scratch) / "model"}
         shutil.copytree(training.encoder, artifacts["encoder"])
         folded = serving_form(training.model, artifacts["model"])
+        if folded:  # a later training may start from what was trained
+            artifacts["training"] = Path(shutil.copytree(training.model, Path(scratch) / "training"))
         code = Path(scratch) / "code"
         bundle.copy(code / "new")
         own = f"multidomain_scorer_{tracking.fingerprint(code, *artifacts.values())}"

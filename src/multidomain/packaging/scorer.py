@@ -91,7 +91,8 @@ def columns(encoder: Encoder) -> dict[str, pa.DataType]:
         else:
             types[field.name] = _VALUES[field.value_type]
     for name, vocabulary in encoder.history.items():
-        types[name] = pa.list_(encoder.vocabularies[vocabulary].type)
+        known = encoder.hashed if vocabulary in encoder.hashed else encoder.vocabularies
+        types[name] = pa.list_(known[vocabulary].type)
     return types
 
 

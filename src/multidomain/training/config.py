@@ -9,7 +9,12 @@ from typing import Any
 
 from ..errors import ConfigurationError, unknown_key
 
-_CHOICES = {"monitor": ("auc", "logloss"), "batching": ("mixed", "domain"), "schedule": ("constant", "cosine")}
+_CHOICES = {
+    "monitor": ("auc", "logloss"),
+    "batching": ("mixed", "domain"),
+    "schedule": ("constant", "cosine"),
+    "embedding_optimizer": ("adam", "rowwise_adagrad"),
+}
 _WHOLE = ("epochs", "batch_size", "evaluation_batch_size", "shuffle_window")
 _POSITIVE = ("learning_rate", "embedding_learning_rate", "clip_norm")
 _NOT_NEGATIVE = ("weight_decay", "embedding_weight_decay")
@@ -25,6 +30,8 @@ class TrainingConfig:
         batch_size: rows per step.
         learning_rate: of Adam, for everything but the sparse embedding tables.
         weight_decay: decoupled (AdamW), per unit of learning rate; never on biases, normalization and domain factors.
+        embedding_optimizer: of the sparse embedding tables: ``adam`` keeps two moments as large as the table,
+            ``rowwise_adagrad`` one number per row; the latter wants an `embedding_learning_rate` of 0.01 to 0.1.
         embedding_learning_rate: of the embedding tables; the same as `learning_rate` when None.
         embedding_weight_decay: decoupled, on the rows that a batch touches.
         patience: epochs without a better validation score before training stops; None never stops early.
@@ -44,6 +51,7 @@ class TrainingConfig:
     batch_size: int = 2000
     learning_rate: float = 1e-3
     weight_decay: float = 0.0
+    embedding_optimizer: str = "adam"
     embedding_learning_rate: float | None = None
     embedding_weight_decay: float = 0.0
     patience: int | None = 2

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.optim.adamw import adamw
 
-from .embedding_optimizer import coalesced
+from .row_optimizer import coalesced
 
 
 class DomainAdam(torch.optim.Optimizer):

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from ..batch import Batch
 from ..errors import UserError
 from .config import TrainingConfig
-from .embedding_optimizer import coalesced
+from .row_optimizer import coalesced
 
 
 class TrainingError(UserError):

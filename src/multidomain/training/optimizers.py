@@ -1,4 +1,4 @@
-"""The optimizers of a model, lazy Adam for tables, an Adam per domain, fused Adam for the rest, and their rates."""
+"""The optimizers of a model: of the rows of tables, of domains, fused Adam for the rest; and their learning rates."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from ..layers.domain_linear import DomainLinear, StarLinear
 from .config import TrainingConfig
 from .domain_optimizer import DomainAdam
 from .embedding_optimizer import LazyAdam
+from .rowwise_adagrad import RowwiseAdagrad
 
 _UNDECAYED = ("bias", "domain_weight", "domain_bias", "codebooks")
 
@@ -35,7 +36,8 @@ class Optimizers:
         if sparse:
             rate = config.embedding_learning_rate or config.learning_rate
             decay = config.embedding_weight_decay
-            self.named["embeddings"] = LazyAdam(sparse, lr=rate, weight_decay=decay)
+            kind = RowwiseAdagrad if config.embedding_optimizer == "rowwise_adagrad" else LazyAdam
+            self.named["embeddings"] = kind(sparse, lr=rate, weight_decay=decay)
         self._rates = {name: one.param_groups[0]["lr"] for name, one in self.named.items()}
 
     def zero_grad(self) -> None:

@@ -7,7 +7,7 @@ import json
 import logging
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from ...features.views import MISSING
 from ...schema import SPLITS, Feature, Variant
@@ -18,9 +18,11 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from ...encoder import Encoder, Field
+    from ...hashing import Hashed
 
 logger = logging.getLogger(__name__)
 CHUNK = 131_072  # rows encoded at a time
+MANY_COLLISIONS = 0.1  # share of values whose bucket was taken from which on it is a warning
 Writer = Callable[[Path], None]
 
 
@@ -33,19 +35,25 @@ def fit_encoder(variant: Variant, training_frame: ir.Table, domain_table: ir.Tab
     vocabularies = {
         feature.name: _vocabulary(train, feature.name, feature.minimum_count, lists=feature.kind == "sequence")
         for feature in variant.features
-        if feature.kind != "numerical"
+        if feature.kind != "numerical" and feature.hash is None
     }
+    hashed = {feature.name: _hashed(train, feature, feature.name) for feature in variant.features if feature.hash}
     history = {h.feature(source): candidate for h in variant.histories for source, candidate in h.fields}
     for name, candidate in history.items():  # the candidate field may be no input: it is the domain, or left out
-        if candidate not in vocabularies:
-            minimum = variant.schema.feature(candidate).minimum_count
-            vocabularies[candidate] = _vocabulary(train, name, minimum, lists=True)
+        if candidate in vocabularies or candidate in hashed:
+            continue
+        feature = variant.schema.feature(candidate)
+        if feature.hash:
+            hashed[candidate] = _hashed(train, feature, name, lists=True)
+        else:
+            vocabularies[candidate] = _vocabulary(train, name, feature.minimum_count, lists=True)
     encoder = Encoder(
         fields=fields,
         vocabularies=vocabularies,
         domains=tuple(domain_table.order_by("domain_id").to_pandas().domain),
         history=history,
         history_length=max((h.length for h in variant.histories), default=0),
+        hashed=hashed,
     )
     for name, values in vocabularies.items():
         logger.info("vocabulary %s: %d values", name, len(values))
@@ -93,14 +101,47 @@ def _vocabulary(train: ir.Table, column: str, minimum: int, *, lists: bool) -> p
     """The values seen at least ``minimum`` times in training, most frequent first, ties in order of value."""
     import ibis
 
+    values = _values(train, column, lists=lists)
+    counted = values.group_by("value").aggregate(n=ibis._.count())
+    kept = counted.filter(counted.n >= minimum).order_by(counted.n.desc(), counted.value)
+    return kept.select("value").to_pyarrow().column("value").combine_chunks()
+
+
+def _values(train: ir.Table, column: str, *, lists: bool) -> ir.Table:
+    """The values of a column, less those that stand for null, as the column ``value``."""
     values = train.select(value=train[column].unnest() if lists else train[column])
     values = values.filter(values.value.notnull())
     if lists:
         kind = "int" if values.value.type().is_integer() else "float" if values.value.type().is_floating() else "string"
         values = values.filter(values.value != MISSING[kind])
-    counted = values.group_by("value").aggregate(n=ibis._.count())
-    kept = counted.filter(counted.n >= minimum).order_by(counted.n.desc(), counted.value)
-    return kept.select("value").to_pyarrow().column("value").combine_chunks()
+    return values
+
+
+def _hashed(train: ir.Table, feature: Feature, column: str, *, lists: bool = False) -> Hashed:
+    """The buckets of a hashed feature; says how many values of training share one."""
+    import numpy as np
+
+    from ...hashing import Hashed, expected_collisions
+
+    assert feature.hash is not None
+    kind: Literal["string", "int"] = "int" if feature.value_type == "int" else "string"
+    one = Hashed(buckets=feature.hash, value_type=kind, missing=MISSING[kind])
+    values = _values(train, column, lists=lists or feature.kind == "sequence").distinct().to_pyarrow().column("value")
+    taken = len(np.unique(one.places(values.cast(one.type))))
+    share = 1 - taken / max(len(values), 1) if len(values) else 0.0
+    level = logging.WARNING if share > MANY_COLLISIONS else logging.INFO
+    advice = f" More buckets (features.{feature.name}.hash) keep them apart." if share > MANY_COLLISIONS else ""
+    logger.log(
+        level,
+        "vocabulary %s: %s values of training in %s buckets; %.1f %% found theirs taken (%.1f %% expected).%s",
+        feature.name,
+        f"{len(values):,}",
+        f"{one.buckets:,}",
+        100 * share,
+        100 * expected_collisions(len(values), one.buckets),
+        advice,
+    )
+    return one
 
 
 def _write_splits(variant: Variant, encoder: Encoder, frame: ir.Table, folder: Path) -> None:

@@ -10,6 +10,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import pandas as pd
 
+    from ...models.base import MultiDomainModel
+    from ...schema import Variant
+    from ...tensors import EncodedSplit
+
 Writer = Callable[[Path], None]
 
 
@@ -22,12 +26,21 @@ def train(
     seed: int,
     device: str | None,
     show_progress: bool = True,
+    variant: Variant | None = None,
+    encoder: Path | None = None,
+    warm_start: str | int | None = None,
 ) -> tuple[Writer, pd.DataFrame]:
     """Build the architecture, train it, keep the best weights.
+
+    With ``warm_start`` (a version or alias of the variant's registered model, or the folder of a package) training goes
+    on from those weights; values and domains may have been added, left out or put in another order since.
 
     Returns:
         the model's folder (``weights.safetensors`` and ``model.json``: architecture, configuration, inputs), and the
         history: one row per epoch.
+
+    Raises:
+        ConfigurationError: there is no such model to start from, or it differs; the message names in what.
     """
     import pandas as pd
     import torch
@@ -41,6 +54,9 @@ def train(
     rows, validation = EncodedSplit(encoded, "train"), EncodedSplit(encoded, "validation")
     torch.manual_seed(seed)
     network = build(architecture, rows.inputs, **model)
+    identity = dict(model)
+    if warm_start is not None and variant is not None and encoder is not None:
+        identity["warm_start"] = _begin(network, validation, variant, encoder, architecture, model, warm_start)
     result = fit(
         network,
         rows,
@@ -50,7 +66,7 @@ def train(
         device=device,
         checkpoints=checkpoints,
         show_progress=show_progress,
-        architecture=model,
+        architecture=identity,
     )
 
     def write(folder: Path) -> None:
@@ -59,3 +75,21 @@ def train(
         (folder / "model.json").write_text(json.dumps(description, indent=1), encoding="utf-8")
 
     return write, pd.DataFrame(result.history)
+
+
+def _begin(
+    network: MultiDomainModel,
+    rows: EncodedSplit,
+    variant: Variant,
+    encoder: Path,
+    architecture: str,
+    config: dict[str, Any],
+    warm_start: str | int,
+) -> str:
+    """Give the network the weights to start from; a digest of them."""
+    from ...encoder import Encoder
+    from ...packaging.warm_start import apply, find
+
+    start = find(variant.key, architecture, warm_start)
+    apply(start, network, Encoder.load(encoder), rows, architecture=architecture, config=config)
+    return start.digest

@@ -17,5 +17,8 @@ def create_pipeline(architecture: str) -> Pipeline:
         "training": "params:training",
         "seed": "params:seed",
         "device": "params:device",
+        "variant": "variant",
+        "encoder": "encoder",
+        "warm_start": "params:warm_start",
     }
     return Pipeline([node(function, inputs, ["model", "history"], name="train")], tags="train")
