@@ -52,6 +52,7 @@ class Clock:
         self._steps, self._trained, self._peak = 0, 0.0, 0.0
         self._since = time.perf_counter()
         self._order = self._first()
+        next(self._order)
 
     def __call__(self) -> None:
         """The end of a step.
@@ -93,9 +94,7 @@ class Clock:
             if not self._ended:
                 yield
         steps, trained, worked = self._steps, self._trained, time.process_time()
-        while not self._ended and (
-            self._steps - steps < least or self._trained - trained < order["seconds"]
-        ):
+        while not self._ended and (self._steps - steps < least or self._trained - trained < order["seconds"]):
             yield
         self._peak = peak()
         self._answer(

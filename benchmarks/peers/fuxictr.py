@@ -133,7 +133,9 @@ def plain(features: Any, *, learning_rate: float, embedding_dim: int, **given: A
         def __init__(self) -> None:
             super().__init__(features, **given)
             self.embedding = FeatureEmbedding(features, embedding_dim)
-            self.mlp = MLP_Block(features.sum_emb_out_dim(), list(HIDDEN), output_dim=1, output_activation=self.output_activation)
+            self.mlp = MLP_Block(
+                features.sum_emb_out_dim(), list(HIDDEN), output_dim=1, output_activation=self.output_activation
+            )
             self.compile(given["optimizer"], given["loss"], learning_rate)
             self.reset_parameters()
             self.model_to_device()

@@ -34,8 +34,8 @@ def markdown(content: Figures) -> str:
         "",
         f"`{machine['command']}`" + (": small, to see that it works; the figures mean nothing" * machine["quick"]),
         "",
-        "Each library's own trainer, loader, tables and Adam on the same rows, ours with `training.fit`; 20 fields × 16, "
-        "network 128-64-32, fp32. Sides work in turn; medians over rounds. How: `benchmarks/peers/__init__.py`.",
+        "Each library's own trainer, loader, tables and Adam on the same rows, ours with `training.fit`; 20 fields × "
+        "16, network 128-64-32, fp32. Sides work in turn; medians over rounds. How: `benchmarks/peers/__init__.py`.",
     ]
     for axis in AXES:
         found = [one for one in content["settings"] if one["setting"]["axis"] == axis]

@@ -59,7 +59,9 @@ class Training:
         rows, label, _ = data.columns(folder, "train")
         self.test, test_label, self.domain = data.columns(folder, "test")
         if self.multi:
-            label, test_label = (np.broadcast_to(one[:, None], (len(one), setting.domains)) for one in (label, test_label))
+            label, test_label = (
+                np.broadcast_to(one[:, None], (len(one), setting.domains)) for one in (label, test_label)
+            )
         generator = DataGenerator(rows, label)
         held_out = {"x_val": self.test, "y_val": test_label, "x_test": self.test, "y_test": test_label}
         self.loaders = generator.generate_dataloader(**held_out, batch_size=setting.batch_size)

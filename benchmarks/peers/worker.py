@@ -109,9 +109,7 @@ def profiler() -> Iterator[Callable[[], str]]:
     from torch.profiler import ProfilerActivity, profile
 
     with profile(activities=[ProfilerActivity.CPU]) as found:
-        yield lambda: found.key_averages().table(
-            sort_by="self_cpu_time_total", row_limit=25, max_name_column_width=50
-        )
+        yield lambda: found.key_averages().table(sort_by="self_cpu_time_total", row_limit=25, max_name_column_width=50)
 
 
 if __name__ == "__main__":
