@@ -13,7 +13,8 @@ while another works, so that whatever else the machine does meets all of them. T
 first steps are left out. What is measured:
 
 - rows/s of training, the median over rounds; also per second of the processor;
-- the most memory (``ru_maxrss``) after the rounds, and after the imports alone; worker processes and Ray are not in it;
+- the most memory (``ru_maxrss``) after the rounds, and after the imports alone; beside it how much of it is pages of
+  mapped files at that moment, and what worker processes and Ray hold then, which is no part of it;
 - test AUC after the same number of rows, and after the same seconds of training, within one epoch.
 
 How the multi-task models get their label: a domain is a task; peers know no task mask, so the label of a row stands in

@@ -9,11 +9,11 @@ while it waits or scores, counts for nothing.
 from __future__ import annotations
 
 import contextlib
-import resource
-import sys
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
+
+from . import memory
 
 Order = dict[str, Any]
 Answer = dict[str, Any]
@@ -49,7 +49,7 @@ class Clock:
     ) -> None:
         self._orders, self._answer, self._area, self._profiler = orders, answer, area, profiler
         self._batch_size, self._last = batch_size, rows // batch_size
-        self._steps, self._trained, self._peak = 0, 0.0, 0.0
+        self._steps, self._trained = 0, 0.0
         self._since = time.perf_counter()
         self._order = self._first()
         next(self._order)
@@ -96,13 +96,14 @@ class Clock:
         steps, trained, worked = self._steps, self._trained, time.process_time()
         while not self._ended and (self._steps - steps < least or self._trained - trained < order["seconds"]):
             yield
-        self._peak = peak()
         self._answer(
             {
                 "rows": (self._steps - steps) * self._batch_size,
                 "seconds": self._trained - trained,
                 "processor": time.process_time() - worked,
-                "peak": self._peak,
+                "peak": memory.peak(),
+                "mapped": memory.mapped(),
+                "others": memory.others(),
             }
         )
 
@@ -125,9 +126,3 @@ class Clock:
                 if not self._ended:
                     yield
         self._answer({"profile": text()})
-
-
-def peak() -> float:
-    """The most memory that this process has held, in MiB."""
-    unit = 2**20 if sys.platform == "darwin" else 2**10
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit

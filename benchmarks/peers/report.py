@@ -67,12 +67,10 @@ def speeds(found: list[Figures]) -> list[str]:
 def memories(found: list[Figures]) -> list[str]:
     """Peak memory of every side."""
     sides = list(found[0]["sides"])
-    lines = ["Most memory of the training process, MiB (after its imports alone)", "", *_head(["setting", *sides])]
+    about = "(after its imports alone; pages of mapped files in it), + processes of its loader"
+    lines = [f"Most memory of the training process, MiB {about}", "", *_head(["setting", *sides])]
     for one in found:
-        cells = [
-            f"{figures['peak']:,.0f} ({figures['baseline']:,.0f})" if "peak" in figures else "–"
-            for figures in one["sides"].values()
-        ]
+        cells = [_memory(figures) for figures in one["sides"].values()]
         lines.append(_row([Setting(**one["setting"]).title, *cells]))
     return lines
 
@@ -108,8 +106,8 @@ def floors(found: list[Figures]) -> list[str]:
         if setting.axis != "ids" or setting.batch_size != 2048 or floor is None:
             continue
         peers = [name for name in one["sides"] if name != OURS]
-        got, least = ratio(one, "rows_per_second", peers), lightest(one)
-        memory = "–" if least is None else f"{one['sides'][OURS]['peak'] / least:.2f}"
+        got, share = ratio(one, "rows_per_second", peers), lightest(one)
+        memory = "–" if share is None else f"{share:.2f}"
         speed = "–" if got is None else f"{got:.1f}× ({'met' if got >= floor else 'below'})"
         lines.append(_row([f"{setting.ids:,}", f"{floor:g}×", speed, memory]))
     if not lines:
@@ -126,9 +124,10 @@ def ratio(one: Figures, key: str, peers: list[str]) -> float | None:
 
 
 def lightest(one: Figures) -> float | None:
-    """The smallest peer's peak; None where there is none, or none of ours."""
-    peaks = [figures["peak"] for name, figures in one["sides"].items() if name != OURS and "peak" in figures]
-    return min(peaks) if peaks and "peak" in one["sides"].get(OURS, {}) else None
+    """Ours against the memory of the smallest peer, processes of its loader included; None where either is missing."""
+    held = {name: held["peak"] + (held["others"] or 0) for name, held in one["sides"].items() if "peak" in held}
+    ours = held.pop(OURS, None)
+    return ours / min(held.values()) if held and ours is not None else None
 
 
 def lines(one: Figures) -> str:
@@ -199,6 +198,14 @@ def _speed(figures: Figures) -> str:
     if "rows_per_second" not in figures:
         return figures.get("reason", "–").replace("|", "/")
     return f"{figures['rows_per_second']:,.0f} ({figures['rows_per_processor_second']:,.0f})"
+
+
+def _memory(figures: Figures) -> str:
+    if "peak" not in figures:
+        return "–"
+    mapped = "" if figures["mapped"] is None else f"; {figures['mapped']:,.0f}"
+    others = f" + {figures['others']:,.0f}" if figures["others"] else ""
+    return f"{figures['peak']:,.0f} ({figures['baseline']:,.0f}{mapped}){others}"
 
 
 def _times(value: float | None) -> str:

@@ -181,7 +181,7 @@ def summary(figures: Figures) -> Figures:
         "least": min(speeds),
         "most": max(speeds),
         "rows_per_processor_second": statistics.median(one["rows"] / one["processor"] for one in slices),
-        "peak": slices[-1]["peak"],
+        **{name: slices[-1][name] for name in ("peak", "mapped", "others")},
     }
 
 

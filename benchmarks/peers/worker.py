@@ -18,7 +18,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
-from .clock import Answer, Clock, Stop, peak
+from . import memory
+from .clock import Answer, Clock, Stop
 from .settings import Setting
 
 SIDES = ("ours", "torch_rechub", "fuxictr", "deepctr_torch")
@@ -79,7 +80,7 @@ def work(given: dict[str, Any], orders: Any, answer: Callable[[Answer], None], s
     """One training under the orders that come."""
     this, setting, folder = side(given["side"]), Setting(**given["setting"]), Path(given["folder"])
     this.load()
-    answer({"baseline": peak()})
+    answer({"baseline": memory.peak()})
     training = this.build(setting, folder, scratch)
     clock = Clock(
         orders=lambda: json.loads(orders.readline() or '{"do": "stop"}'),
