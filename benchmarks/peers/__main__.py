@@ -29,7 +29,7 @@ def main() -> None:
         if one.axis in given.axes
         and (not given.models or one.model in given.models)
         and (given.quick or not given.batches or one.batch_size in given.batches)
-        and (not given.ids or one.ids in given.ids)
+        and (not given.at or one.place in given.at)
     ]
     given.results.mkdir(parents=True, exist_ok=True)
     content: Figures = {"machine": machine(given), "settings": []}
@@ -59,14 +59,16 @@ def options() -> argparse.Namespace:
     parser.add_argument("--axes", nargs="+", choices=settings.AXES, default=settings.AXES)
     parser.add_argument("--models", nargs="+", choices=("dnn", "din", *settings.TASKS))
     parser.add_argument("--batches", nargs="+", type=int)
-    parser.add_argument("--ids", nargs="+", type=int)
+    parser.add_argument("--at", nargs="+", type=int, help="places on the axes: so many ids, domains, events")
     parser.add_argument("--sides", nargs="+", choices=SIDES, default=SIDES)
     parser.add_argument("--rounds", type=int, help="slices of every side (5)")
     parser.add_argument("--threads", type=int, default=1, help="of every side's arithmetic; loaders have their own")
     parser.add_argument("--profile", action="store_true", help="where a step of ours spends its time")
     parser.add_argument("--folder", type=Path, default=Path("build/peers"), help="where logs are written and kept")
-    parser.add_argument("--results", type=Path, default=RESULTS)
-    return parser.parse_args()
+    parser.add_argument("--results", type=Path, help="where tables go: benchmarks/results; of --quick, beside the logs")
+    given = parser.parse_args()
+    given.results = given.results or (given.folder if given.quick else RESULTS)
+    return given
 
 
 def machine(given: argparse.Namespace) -> Figures:

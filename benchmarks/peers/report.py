@@ -152,7 +152,7 @@ def draw(content: Figures, folder: Path) -> None:
         if not panels:
             continue
         figure, axes = pyplot.subplots(
-            1, len(panels), figsize=(4.4 * len(panels), 3.8), squeeze=False, layout="constrained"
+            1, len(panels), figsize=(4.4 * len(panels), 3.8), squeeze=False, sharey=True, layout="constrained"
         )
         for place, ((model, batch_size), found) in zip(axes[0], panels.items(), strict=True):
             _panel(place, found, axis)
