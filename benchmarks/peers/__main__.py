@@ -45,7 +45,7 @@ def main() -> None:
         )
         content["settings"].append(found)
         report.write(content, given.results / NAME)
-        print(report.lines(found), file=sys.stderr, flush=True)
+        print(report.brief(found), file=sys.stderr, flush=True)
     report.draw(content, given.results)
     print((given.results / f"{NAME}.md").read_text(encoding="utf-8"))
 

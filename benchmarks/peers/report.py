@@ -130,7 +130,7 @@ def lightest(one: Figures) -> float | None:
     return ours / min(held.values()) if held and ours is not None else None
 
 
-def lines(one: Figures) -> str:
+def brief(one: Figures) -> str:
     """One setting in a few lines, for whoever waits."""
     found = [f"  {name}: {_speed(figures)}" for name, figures in one["sides"].items()]
     peers = [name for name in one["sides"] if name != OURS]
