@@ -96,6 +96,8 @@ class Clock:
         steps, trained, worked = self._steps, self._trained, time.process_time()
         while not self._ended and (self._steps - steps < least or self._trained - trained < order["seconds"]):
             yield
+        if self._steps > steps:
+            self._step = (self._trained - trained) / (self._steps - steps)
         self._answer(
             {
                 "rows": (self._steps - steps) * self._batch_size,
