@@ -12,6 +12,7 @@ Figures = dict[str, Any]
 OURS = "ours"
 FLOORS = {20_000: 1.5, 1_000_000: 6.0, 10_000_000: 40.0}  # of ours against the fastest peer: dnn, batch 2048
 ALLOWED = 0.001  # of AUC
+APART = 0.05  # of the height of a panel: a name
 LABELS = {"ids": "ids of all fields", "domains": "domains", "history": "events in the history"}
 
 
@@ -154,15 +155,18 @@ def draw(content: Figures, folder: Path) -> None:
         figure, axes = pyplot.subplots(
             1, len(panels), figsize=(4.4 * len(panels), 3.8), squeeze=False, sharey=True, layout="constrained"
         )
-        for place, ((model, batch_size), found) in zip(axes[0], panels.items(), strict=True):
-            _panel(place, found, axis)
+        ends = [_panel(place, found, axis) for place, found in zip(axes[0], panels.values(), strict=True)]
+        for place, (model, batch_size), labels in zip(axes[0], panels, ends, strict=True):
             place.set_title(f"{model}, batch {batch_size}", fontsize=10)
+            _label(place, labels)
         axes[0][0].set_ylabel("training rows per second")
         figure.savefig(folder / f"peers_{axis}.png", dpi=130)
         pyplot.close(figure)
 
 
-def _panel(place: Any, found: list[Figures], axis: str) -> None:
+def _panel(place: Any, found: list[Figures], axis: str) -> list[tuple[str, str, tuple[float, float]]]:
+    """Draws the lines of a panel; name, colour and last point of each."""
+    ends = []
     for number, name in enumerate(found[0]["sides"]):
         points = [
             (Setting(**one["setting"]).place, one["sides"][name]["rows_per_second"])
@@ -173,9 +177,7 @@ def _panel(place: Any, found: list[Figures], axis: str) -> None:
             continue
         colour = f"C{number}"
         place.plot(*zip(*points, strict=True), marker="o", color=colour, linewidth=2.4 if name == OURS else 1.4)
-        place.annotate(
-            name, points[-1], xytext=(6, 0), textcoords="offset points", color=colour, fontsize=8, va="center"
-        )
+        ends.append((name, colour, points[-1]))
     places = sorted({Setting(**one["setting"]).place for one in found})
     place.set_xscale("log")
     place.set_yscale("log")
@@ -185,6 +187,17 @@ def _panel(place: Any, found: list[Figures], axis: str) -> None:
     place.set_xlabel(LABELS[axis])
     place.grid(alpha=0.3)
     place.spines[["top", "right"]].set_visible(False)
+    return ends
+
+
+def _label(place: Any, ends: list[tuple[str, str, tuple[float, float]]]) -> None:
+    """Names at the ends of their lines, one above the other where those meet."""
+    taken = -1.0
+    for name, colour, (x, y) in sorted(ends, key=lambda end: end[2][1]):
+        right, height = place.transAxes.inverted().transform(place.transData.transform((x, y)))
+        taken = max(height, taken + APART)
+        where = {"xycoords": "axes fraction", "textcoords": "offset points", "va": "center"}
+        place.annotate(name, (right, taken), xytext=(6, 0), color=colour, fontsize=8, **where)
 
 
 def _short(value: int) -> str:
