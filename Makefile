@@ -1,16 +1,17 @@
-# make run | test | lint | viz | clean: each makes the virtual environment when it is missing or out of date.
+# make run | test | lint | viz | bench | clean: each makes the virtual environment when it is missing or out of date.
 # PIP_FLAGS reaches pip, e.g. an index of CPU-only PyTorch builds for a Linux machine without a GPU.
 PYTHON ?= python3
 PIP_FLAGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+BENCH := .venv-bench
 export OMP_WAIT_POLICY ?= PASSIVE
 export GOMP_SPINCOUNT ?= 4000
 
 REDIS := .redis
 
-.PHONY: run test test-redis redis lint format viz clean install
+.PHONY: run test test-redis redis lint format viz bench clean install
 .DEFAULT_GOAL := run
 
 run: $(READY)
@@ -44,16 +45,22 @@ format: $(READY)
 viz: $(READY)
 	$(BIN)/kedro viz run $(ARGS)
 
+# The field's libraries beside ours, in an environment of their own: they bring Ray, and a package called tests.
+bench: $(BENCH)/.ready
+	$(BENCH)/bin/python -m benchmarks.peers $(ARGS)
+
 install: $(READY)
 
 clean:
-	rm -rf $(VENV) $(REDIS) build .viz .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(BENCH) $(REDIS) build .viz .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
-$(READY): pyproject.toml constraints.txt
+$(READY): EXTRA := dev
+$(BENCH)/.ready: EXTRA := bench
+$(READY) $(BENCH)/.ready: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "Python 3.11 or newer is needed; $(PYTHON) is older. Try: make PYTHON=python3.11"; exit 1; }
-	rm -rf $(VENV)
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) --constraint constraints.txt --editable '.[dev]'
+	rm -rf $(@D)
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) --constraint constraints.txt --editable '.[$(EXTRA)]'
 	touch $@
