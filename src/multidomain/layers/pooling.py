@@ -79,8 +79,9 @@ class _PooledSum(torch.autograd.Function):
 
 def _bags(places: Tensor, firsts: Tensor, columns: int) -> Tensor:
     """The bag, 0 … B·L - 1, of each place, 0 … B·N - 1."""
-    if len(firsts) == columns:
+    every = torch.arange(columns)
+    if torch.equal(firsts, every):
         return places
-    bag_of_column = torch.searchsorted(firsts, torch.arange(columns), right=True) - 1  # past bags without columns
+    bag_of_column = torch.searchsorted(firsts, every, right=True) - 1  # past bags without columns
     row = places.div(columns, rounding_mode="floor")
     return row * len(firsts) + bag_of_column[places - row * columns]
