@@ -2,14 +2,24 @@ from __future__ import annotations
 
 import copy
 
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from multidomain.layers.domain_linear import DomainLinear, StarLinear
+from multidomain.training import domain_optimizer
 from multidomain.training.domain_optimizer import DomainAdam
 
 M = 3
+
+
+@pytest.fixture(autouse=True, params=["small weights", "large weights"], scope="module")
+def size(request):
+    """Small weights are updated together, large ones one by one: here all are taken for one or the other."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(domain_optimizer, "LARGE", 1 if request.param == "large weights" else 10**9)
+        yield
 
 
 def star(seed: int = 0) -> StarLinear:

@@ -7,9 +7,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.optim.adamw import adamw
 
 from .row_optimizer import coalesced
+
+LARGE = 2048  # numbers of a domain from which on it is worth an operation of its own
 
 
 class DomainAdam(torch.optim.Optimizer):
@@ -52,42 +53,58 @@ class DomainAdam(torch.optim.Optimizer):
             with torch.enable_grad():
                 loss = closure()
         for group in self.param_groups:
-            slices: list[tuple[Tensor, ...]] = []
             for weights in group["params"]:
                 if weights.grad is not None:
-                    slices += self._slices(weights)
-            if slices:
-                _adam(slices, group)
+                    self._update(weights, group)
         return loss
 
-    def _slices(self, weights: Tensor) -> list[tuple[Tensor, ...]]:
-        """Weight, gradient, moments and step of each domain in the batch."""
+    def _update(self, weights: Tensor, group: dict[str, Any]) -> None:
         gradient, state = weights.grad, self.state[weights]
         assert gradient is not None
-        every = [part.unbind(0) for part in (weights, state["exp_avg"], state["exp_avg_sq"], state["step"])]
-        if not gradient.is_sparse:
-            return list(zip(every[0], gradient.unbind(0), *every[1:], strict=True))
-        gradient = coalesced(gradient)
-        found = zip(gradient._indices()[0].tolist(), gradient._values().unbind(0), strict=True)
-        return [(every[0][domain], values, *(part[domain] for part in every[1:])) for domain, values in found]
+        if gradient.is_sparse:
+            gradient = coalesced(gradient)
+            domains, values = gradient._indices()[0], gradient._values()
+        else:
+            domains, values = torch.arange(len(weights), device=weights.device), gradient
+        if not len(domains):
+            return
+        state["step"].index_add_(0, domains, state["step"].new_ones(len(domains)))
+        parts = [weights, state["exp_avg"], state["exp_avg_sq"], state["step"]]
+        if values[0].numel() < LARGE:
+            _together(parts, values, domains, group)
+        else:
+            _one_by_one(parts, values, domains, group)
 
 
-def _adam(slices: list[tuple[Tensor, ...]], group: dict[str, Any]) -> None:
-    weights, gradients, first, second, steps = (list(part) for part in zip(*slices, strict=True))
-    beta1, beta2 = group["betas"]
-    adamw(
+def _together(parts: list[Tensor], gradient: Tensor, domains: Tensor, group: dict[str, Any]) -> None:
+    """All domains in a few operations, on copies of their rows."""
+    (beta1, beta2), shape = group["betas"], (-1, *[1] * (gradient.dim() - 1))
+    rows, first, second, step = (part.index_select(0, domains) for part in parts)
+    first.lerp_(gradient, 1 - beta1)
+    second.mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
+    of_first, of_second = ((1 - beta**step).view(shape) for beta in (beta1, beta2))  # corrections of the start
+    rows.addcdiv_(first / of_first, (second / of_second).sqrt_().add_(group["eps"]), value=-group["lr"])
+    for part, changed in zip(parts, (rows, first, second), strict=False):
+        part.index_copy_(0, domains, changed)
+
+
+def _one_by_one(parts: list[Tensor], gradient: Tensor, domains: Tensor, group: dict[str, Any]) -> None:
+    """Each domain where it lies, in one pass over its memory."""
+    numbers, (beta1, beta2) = domains.tolist(), group["betas"]
+    slices = [part.unbind(0) for part in parts]
+    weights, first, second, steps = ([one[domain] for domain in numbers] for one in slices)
+    torch._fused_adamw_(
         weights,
-        gradients,
+        list(gradient.unbind(0)),
         first,
         second,
         [],
         steps,
-        fused=True,
-        amsgrad=False,
+        lr=group["lr"],
         beta1=beta1,
         beta2=beta2,
-        lr=group["lr"],
         weight_decay=0.0,
         eps=group["eps"],
+        amsgrad=False,
         maximize=False,
     )
