@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 
 class PartitionedNorm(nn.Module):
@@ -50,14 +53,14 @@ class PartitionedNorm(nn.Module):
     def forward(self, z: Tensor, domain: Tensor) -> Tensor:
         """(B, c), (B,) -> (B, c); rows in any order, ids 0 … M."""
         z, domain = z.to(self.running_mean.dtype), domain.long()
-        mean, variance = self.moments()  # (M+1, c), constants
+        scale, shift = self._affine()  # (M+1, c)
         if self.training:
-            mean, variance, centred = self._batch_moments(z, domain, mean, variance)
-        else:
-            centred = z - _rows(mean, domain)
-        scale, shift = self._affine()
-        scale = scale * (variance + self.eps).rsqrt()  # (M+1, c)
-        return torch.addcmul(_rows(shift, domain), centred, _rows(scale, domain))  # Eq. 3-4
+            centred, inverse, share = self._batch_moments(z.detach(), domain)
+            output: Tensor = _Normalized.apply(z, domain, scale, shift, centred, inverse, share)  # type: ignore[no-untyped-call]
+            return output  # Eq. 3
+        mean, variance = self.moments()  # (M+1, c), constants
+        scale = scale * (variance + self.eps).rsqrt()
+        return torch.addcmul(_rows(shift, domain), z - _rows(mean, domain), _rows(scale, domain))  # Eq. 4
 
     def _affine(self) -> tuple[Tensor, Tensor]:
         """γ ⊗ γ_p and β + β_p, (M+1, c)."""
@@ -84,29 +87,70 @@ class PartitionedNorm(nn.Module):
         scale = scale * (variance + self.eps).rsqrt()
         return scale, shift - mean * scale
 
-    def _batch_moments(
-        self, z: Tensor, domain: Tensor, mean: Tensor, variance: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Moments (M+1, c) for this batch and the centred rows (B, c); variance in two passes."""
+    @torch.no_grad()
+    def _batch_moments(self, z: Tensor, domain: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Centred rows (B, c), one over the deviation (M+1, c), a row's share (M+1, 1) in the moments of its domain.
+
+        The variance is taken in two passes. A row has no share in moments that are not those of the batch.
+        """
+        mean, variance = self.moments()
         rows = torch.bincount(domain, minlength=self.domains + 1)
         enough = rows >= self.minimum
         enough[self.domains] = False
         own = enough.unsqueeze(1)
         divisor = rows.clamp(min=1).unsqueeze(1)
-        mean = torch.where(own, torch.zeros_like(mean).index_add(0, domain, z) / divisor, mean)
+        mean = torch.where(own, _sums(z, domain, len(mean)) / divisor, mean)
         centred = z - _rows(mean, domain)
-        squares = torch.zeros_like(mean).index_add(0, domain, centred.square()) / divisor
-        variance = torch.where(own, squares, variance)
-        self._update(mean.detach(), variance.detach(), enough[:-1], rows[:-1])
-        return mean, variance, centred
+        variance = torch.where(own, _sums(centred.square(), domain, len(mean)) / divisor, variance)
+        self._update(mean, variance, enough[:-1], rows[:-1])
+        return centred, (variance + self.eps).rsqrt(), own / divisor
 
-    @torch.no_grad()
     def _update(self, mean: Tensor, variance: Tensor, enough: Tensor, rows: Tensor) -> None:
         momentum = self.momentum * enough.to(mean.dtype).unsqueeze(1)  # (M, 1), 0 for a domain that does not update
         self.running_mean.lerp_(mean[:-1], momentum.expand_as(self.running_mean))
         self.running_var.lerp_(variance[:-1], momentum.expand_as(self.running_var))
         self.batches_seen += enough
         self.rows_seen += rows * enough
+
+
+class _Normalized(torch.autograd.Function):
+    """Eq. 3 and its gradient, in a few passes over the batch.
+
+    ``z' = scale_p (z - mean_p) inverse_p + shift_p``, where the moments of a domain depend on its rows.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        z: Tensor,  # noqa: ARG004 - the input that gets the gradient; its values come centred
+        domain: Tensor,
+        scale: Tensor,
+        shift: Tensor,
+        centred: Tensor,
+        inverse: Tensor,
+        share: Tensor,
+    ) -> Tensor:
+        ctx.save_for_backward(domain, scale, centred, inverse, share)
+        return torch.addcmul(_rows(shift, domain), centred, _rows(scale * inverse, domain))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        domain, scale, centred, inverse, share = ctx.saved_tensors
+        of_shift = _sums(gradient, domain, len(scale))  # (M+1, c)
+        of_deviation = _sums(gradient * centred, domain, len(scale))
+        factor = scale * inverse
+        of_z = gradient * _rows(factor, domain)
+        of_z -= _rows(factor * share * of_shift, domain)  # through the mean
+        of_z.addcmul_(
+            centred, _rows(factor * inverse.square() * share * of_deviation, domain), value=-1
+        )  # the variance
+        return of_z, None, of_deviation * inverse, of_shift, None, None, None
+
+
+def _sums(rows: Tensor, domain: Tensor, domains: int) -> Tensor:
+    """The sum of each domain's rows: (B, c), (B,) -> (domains, c)."""
+    return rows.new_zeros(domains, rows.shape[1]).index_add_(0, domain, rows)
 
 
 def _rows(table: Tensor, domain: Tensor) -> Tensor:

@@ -25,7 +25,7 @@ from ..progress import progress
 from ..tensors import EncodedSplit
 from .checkpoint import Checkpoints, TrainingState, fingerprint, plain_weights
 from .config import TrainingConfig
-from .device import autocast, choose_device, use_available_cores
+from .device import autocast, choose_device, keep_freed_memory, use_available_cores
 from .guard import GradientGuard, TrainingError
 from .loading import EpochLoader
 from .moments import settle_moments
@@ -92,6 +92,7 @@ def fit(
         check_labels(split)
     chosen = choose_device(device)
     use_available_cores()
+    keep_freed_memory()
     run = _Run(model.to(chosen), train, validation, config, seed, chosen, show_progress)
     identity = fingerprint(model, train, validation, config, seed=seed, architecture=architecture)
     with torch.random.fork_rng(devices=[chosen] if chosen.type == "cuda" else []):
