@@ -13,7 +13,7 @@ while another works, so that whatever else the machine does meets all of them. T
 first steps are left out. What is measured:
 
 - rows/s of training, the median over rounds; also per second of the processor;
-- the most memory (``ru_maxrss``) after the rounds, and after the imports alone; beside it how much of it is pages of
+- the most memory after the rounds, and after the imports alone; beside it how much of it is pages of
   mapped files at that moment, and what worker processes and Ray hold then, which is no part of it;
 - test AUC after the same number of rows, and after the same seconds of training, within one epoch.
 

@@ -10,7 +10,13 @@ from pathlib import Path
 
 
 def peak() -> float:
-    """The most memory that this process has held, in MiB; pages of mapped files and shared memory count."""
+    """The most memory that this process has held, in MiB; pages of mapped files and shared memory count.
+
+    Linux's own account of a program begins with the program; ``getrusage`` also counts what the process that started it
+    held just then.
+    """
+    if (held := _kib(Path("/proc/self/status"), "VmHWM")) is not None:
+        return held
     unit = 2**20 if sys.platform == "darwin" else 2**10
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
 

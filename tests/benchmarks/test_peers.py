@@ -107,6 +107,13 @@ def test_no_order_goes_beyond_the_epoch() -> None:
     assert orders.answers[2]["rows"] == 0
 
 
+def test_the_most_memory_of_a_program_is_not_that_of_the_one_that_started_it() -> None:
+    held = b"x" * (256 << 20)
+    program = "from benchmarks.peers import memory; print(memory.peak())"
+    peak = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True, text=True).stdout
+    assert 0 < float(peak) < 200 < len(held) >> 20
+
+
 def test_memory_of_processes_that_were_started_is_counted() -> None:
     before = memory.others()
     if before is None:
