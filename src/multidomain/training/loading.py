@@ -18,7 +18,7 @@ from ..batch import Batch
 from ..tensors import EncodedSplit
 
 T = TypeVar("T")
-SHUFFLE_BLOCK = 4096  # neighbouring rows that stay together when the split is larger than one shuffle window
+SHUFFLE_BLOCK = 256  # neighbouring rows, often of one user, that stay together in a split larger than one shuffle window
 
 
 class EpochLoader:
@@ -29,7 +29,7 @@ class EpochLoader:
         batch_size: rows per batch; the last batch of a mixed epoch may hold fewer.
         seed: with the epoch, the only source of randomness.
         batching: ``mixed`` or ``domain``, see :class:`~multidomain.training.config.TrainingConfig`.
-        window: rows shuffled together in mixed batches. Of a split with more rows, blocks of 4096 rows are shuffled
+        window: rows shuffled together in mixed batches. Of a split with more rows, blocks of 256 rows are shuffled
             first, then the rows within every window of blocks.
         device: where the batches go.
     """
