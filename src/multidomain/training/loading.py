@@ -18,7 +18,7 @@ from ..batch import Batch
 from ..tensors import EncodedSplit
 
 T = TypeVar("T")
-SHUFFLE_BLOCK = 256  # neighbouring rows, often of one user, that stay together in a split larger than one shuffle window
+SHUFFLE_BLOCK = 256  # neighbouring rows, often of one user, that stay together where a split exceeds a shuffle window
 
 
 class EpochLoader:
