@@ -14,6 +14,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from multidomain.batch import Batch
 from multidomain.inputs import InputSchema
 from multidomain.models import build
+from multidomain.training import device
 from multidomain.training.config import TrainingConfig
 from multidomain.training.guard import GradientGuard
 from multidomain.training.optimizers import Optimizers
@@ -46,6 +47,7 @@ class TrainingStep:
         training: Mapping[str, Any] | None = None,
         seed: int = 1,
     ) -> None:
+        getattr(device, "keep_freed_memory", bool)()  # as training does; a checkout from before it has none
         torch.manual_seed(seed)
         self.config = TrainingConfig.from_dict(dict(training or {}))
         self.model = build(name, schema, max_domain_weight_gib=16.0, **dict(model or {})).train()

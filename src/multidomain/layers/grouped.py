@@ -8,6 +8,7 @@ one piece of memory for all groups, and gives a gradient to the groups that have
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -68,10 +69,9 @@ class _Grouped(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, counts: Sequence[int], weight: Tensor, bias: Tensor, sparse: bool) -> Tensor:
         x, *private = _as_computed(x, weight, bias)
         output = x.new_empty(len(x), weight.shape[2])
-        split = [part.split_with_sizes(counts) for part in (x, output)]
-        for rows, place, W, b in zip(*split, *(part.unbind(0) for part in private), strict=True):
-            if len(rows):
-                torch.addmm(b, rows, W, out=place)
+        for group, start, count in _present(counts):
+            W, b = (part.select(0, group) for part in private)
+            torch.addmm(b, x.narrow(0, start, count), W, out=output.narrow(0, start, count))
         ctx.save_for_backward(x, weight)
         ctx.counts, ctx.sparse = counts, sparse
         return output
@@ -84,18 +84,14 @@ class _Grouped(torch.autograd.Function):
         of_x = torch.empty_like(x) if needs_x else None
         of_weight = _Gradients(weight, ctx.counts, sparse=ctx.sparse) if needs_weight else None
         of_bias = _Gradients(weight[:, 0], ctx.counts, sparse=ctx.sparse) if needs_bias else None
-        gradients = gradient.split_with_sizes(ctx.counts)
-        if of_x is not None:
-            weights = weight.to(x.dtype).unbind(0)
-            for g, W, place in zip(gradients, weights, of_x.split_with_sizes(ctx.counts), strict=True):
-                if len(g):
-                    torch.mm(g, W.t(), out=place)
-        if of_weight is not None:
-            for rows, g, place in zip(x.split_with_sizes(ctx.counts), gradients, of_weight.places, strict=True):
-                if len(g):
-                    _product(rows.t(), g, place)
-        if of_bias is not None:
-            _sums(gradients, of_bias.places)
+        for group, start, count in _present(ctx.counts):
+            g = gradient.narrow(0, start, count)
+            if of_x is not None:
+                torch.mm(g, weight.select(0, group).to(g.dtype).t(), out=of_x.narrow(0, start, count))
+            if of_weight is not None:
+                _product(x.narrow(0, start, count).t(), g, of_weight[group])
+            if of_bias is not None:
+                torch.sum(g, 0, dtype=weight.dtype, out=of_bias[group])
         return of_x, None, *(one.whole() if one is not None else None for one in (of_weight, of_bias)), None
 
 
@@ -111,15 +107,14 @@ class _Star(torch.autograd.Function):
         domain_bias: Tensor,
         sparse: bool,
     ) -> Tensor:
-        M, W_p, W_star = len(domain_weight), domain_weight.unbind(0), torch.empty_like(weight)
+        M, W_star = len(domain_weight), torch.empty_like(weight)
         b_star = torch.cat([domain_bias + bias, bias.unsqueeze(0)])
         x, b_star = _as_computed(x, b_star)
         output = x.new_empty(len(x), weight.shape[1])
-        parts = zip(x.split_with_sizes(counts), output.split_with_sizes(counts), b_star.unbind(0), strict=True)
-        for p, (rows, place, b) in enumerate(parts):
-            if len(rows):
-                W = torch.mul(weight, W_p[p], out=W_star) if p < M else weight
-                torch.addmm(b, rows, W.to(x.dtype), out=place)
+        for p, start, count in _present(counts):
+            W = torch.mul(weight, domain_weight.select(0, p), out=W_star) if p < M else weight
+            rows, place = (part.narrow(0, start, count) for part in (x, output))
+            torch.addmm(b_star.select(0, p), rows, W.to(x.dtype), out=place)
         ctx.save_for_backward(x, weight, domain_weight)
         ctx.counts, ctx.sparse = counts, sparse
         return output
@@ -128,23 +123,23 @@ class _Star(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, domain_weight = ctx.saved_tensors
-        M, W_p, W_star = len(domain_weight), domain_weight.unbind(0), torch.empty_like(weight)
+        M, W_star = len(domain_weight), torch.empty_like(weight)
         of_W_p = _Gradients(domain_weight, ctx.counts[:M], sparse=ctx.sparse)
         of_b_p = _Gradients(domain_weight[:, 0], ctx.counts[:M], sparse=ctx.sparse)
         of_x, of_weight = torch.empty_like(x), torch.zeros_like(weight)
-        gradients = gradient.split_with_sizes(ctx.counts)
-        parts = zip(x.split_with_sizes(ctx.counts), gradients, of_x.split_with_sizes(ctx.counts), strict=True)
-        for p, (rows, g, place) in enumerate(parts):
-            if len(rows) and p < M:
-                W = torch.mul(weight, W_p[p], out=W_star)
+        for p, start, count in _present(ctx.counts):
+            rows, g, place = (part.narrow(0, start, count) for part in (x, gradient, of_x))
+            if p < M:
+                W_p = domain_weight.select(0, p)
+                W = torch.mul(weight, W_p, out=W_star)
                 torch.mm(g, W.to(g.dtype).t(), out=place)
-                product = _product(rows.t(), g, of_W_p.places[p])  # the gradient of W*_p
-                of_weight.addcmul_(product, W_p[p])
+                product = _product(rows.t(), g, of_W_p[p])  # the gradient of W*_p
+                of_weight.addcmul_(product, W_p)
                 product.mul_(weight)
-            elif len(rows):
+                torch.sum(g, 0, dtype=weight.dtype, out=of_b_p[p])
+            else:
                 torch.mm(g, weight.to(g.dtype).t(), out=place)
                 of_weight += rows.t() @ g
-        _sums(gradients[:M], of_b_p.places)
         of_bias = gradient.sum(0, dtype=weight.dtype)
         return of_x, None, of_weight, of_bias, of_W_p.whole(), of_b_p.whole(), None
 
@@ -156,22 +151,19 @@ class _Gradients:
         like: (G, …), for shape, type and device.
         counts: rows of each group; the gradient of one without rows is zero.
         sparse: hold those of the groups with rows alone.
-
-    Attributes:
-        places: where the gradient of each group is to be written; in a sparse one, those without rows have no place.
     """
 
     def __init__(self, like: Tensor, counts: Sequence[int], *, sparse: bool) -> None:
         self._shape, self._sparse = like.shape, sparse
-        self._present = [group for group, count in enumerate(counts) if count]
+        self._present = [group for group, _, _ in _present(counts)]
+        self._place = dict(zip(self._present, range(len(self._present)) if sparse else self._present, strict=True))
         groups = len(self._present) if sparse else len(like)
         empty = like.new_empty if groups == len(self._present) else like.new_zeros
         self._values = empty(groups, *like.shape[1:])
-        self.places: list[Tensor] = list(self._values.unbind(0))
-        if sparse:
-            found = iter(self.places)
-            nowhere = like.new_empty(0)
-            self.places = [next(found) if count else nowhere for count in counts]
+
+    def __getitem__(self, group: int) -> Tensor:
+        """Where the gradient of a group with rows is to be written."""
+        return self._values.select(0, self._place[group])
 
     def whole(self) -> Tensor:
         """(G, …)."""
@@ -181,10 +173,10 @@ class _Gradients:
         return sparse_gradient(present, self._values, self._shape)
 
 
-def _sums(parts: Sequence[Tensor], places: Sequence[Tensor]) -> None:
-    for part, place in zip(parts, places, strict=True):
-        if len(part):
-            torch.sum(part, 0, dtype=place.dtype, out=place)
+def _present(counts: Sequence[int]) -> list[tuple[int, int, int]]:
+    """The groups that have rows: number, first row, rows."""
+    ends = accumulate(counts)
+    return [(group, end - count, count) for group, (count, end) in enumerate(zip(counts, ends, strict=True)) if count]
 
 
 def _product(a: Tensor, b: Tensor, place: Tensor) -> Tensor:

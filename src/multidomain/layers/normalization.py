@@ -54,8 +54,11 @@ class PartitionedNorm(nn.Module):
         """(B, c), (B,) -> (B, c); rows in any order, ids 0 … M."""
         z, domain = z.to(self.running_mean.dtype), domain.long()
         scale, shift = self._affine()  # (M+1, c)
+        rows = torch.bincount(domain, minlength=self.domains + 1)
+        if not z.is_cuda and (rows > 0).sum() == 1:
+            domain = domain[:1]  # of all rows: what is made for a domain is made once, not for each row
         if self.training:
-            centred, inverse, share = self._batch_moments(z.detach(), domain)
+            centred, inverse, share = self._batch_moments(z.detach(), domain, rows)
             output: Tensor = _Normalized.apply(z, domain, scale, shift, centred, inverse, share)  # type: ignore[no-untyped-call]
             return output  # Eq. 3
         mean, variance = self.moments()  # (M+1, c), constants
@@ -88,20 +91,19 @@ class PartitionedNorm(nn.Module):
         return scale, shift - mean * scale
 
     @torch.no_grad()
-    def _batch_moments(self, z: Tensor, domain: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _batch_moments(self, z: Tensor, domain: Tensor, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Centred rows (B, c), one over the deviation (M+1, c), a row's share (M+1, 1) in the moments of its domain.
 
         The variance is taken in two passes. A row has no share in moments that are not those of the batch.
         """
         mean, variance = self.moments()
-        rows = torch.bincount(domain, minlength=self.domains + 1)
         enough = rows >= self.minimum
         enough[self.domains] = False
         own = enough.unsqueeze(1)
         divisor = rows.clamp(min=1).unsqueeze(1)
         mean = torch.where(own, _sums(z, domain, len(mean)) / divisor, mean)
         centred = z - _rows(mean, domain)
-        variance = torch.where(own, _sums(centred.square(), domain, len(mean)) / divisor, variance)
+        variance = torch.where(own, _sums(centred * centred, domain, len(mean)) / divisor, variance)
         self._update(mean, variance, enough[:-1], rows[:-1])
         return centred, (variance + self.eps).rsqrt(), own / divisor
 
@@ -149,12 +151,14 @@ class _Normalized(torch.autograd.Function):
 
 
 def _sums(rows: Tensor, domain: Tensor, domains: int) -> Tensor:
-    """The sum of each domain's rows: (B, c), (B,) -> (domains, c)."""
+    """The sum of each domain's rows: (B, c), (B,) or, if they are of one domain, (1,) -> (domains, c)."""
+    if len(domain) < len(rows):
+        rows = rows.sum(0, keepdim=True)
     return rows.new_zeros(domains, rows.shape[1]).index_add_(0, domain, rows)
 
 
 def _rows(table: Tensor, domain: Tensor) -> Tensor:
-    """``table[domain]``, by the lookup with the fastest backward pass."""
+    """``table[domain]``: (B, c), or (1, c) for rows of one domain; by the lookup with the fastest backward pass."""
     return F.embedding(domain, table)
 
 

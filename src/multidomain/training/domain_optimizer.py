@@ -91,8 +91,7 @@ def _together(parts: list[Tensor], gradient: Tensor, domains: Tensor, group: dic
 def _one_by_one(parts: list[Tensor], gradient: Tensor, domains: Tensor, group: dict[str, Any]) -> None:
     """Each domain where it lies, in one pass over its memory."""
     numbers, (beta1, beta2) = domains.tolist(), group["betas"]
-    slices = [part.unbind(0) for part in parts]
-    weights, first, second, steps = ([one[domain] for domain in numbers] for one in slices)
+    weights, first, second, steps = ([part.select(0, domain) for domain in numbers] for part in parts)
     torch._fused_adamw_(
         weights,
         list(gradient.unbind(0)),
