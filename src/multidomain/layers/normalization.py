@@ -144,9 +144,8 @@ class _Normalized(torch.autograd.Function):
         factor = scale * inverse
         of_z = gradient * _rows(factor, domain)
         of_z -= _rows(factor * share * of_shift, domain)  # through the mean
-        of_z.addcmul_(
-            centred, _rows(factor * inverse.square() * share * of_deviation, domain), value=-1
-        )  # the variance
+        of_variance = factor * inverse.square() * share * of_deviation  # (M+1, c)
+        of_z.addcmul_(centred, _rows(of_variance, domain), value=-1)  # through the variance
         return of_z, None, of_deviation * inverse, of_shift, None, None, None
 
 
