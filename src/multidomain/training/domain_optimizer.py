@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from .row_optimizer import coalesced
+from .row_optimizer import EachParameter, coalesced
 
 LARGE = 2048  # numbers of a domain from which on it is worth an operation of its own
 
 
-class DomainAdam(torch.optim.Optimizer):
+class DomainAdam(EachParameter):
     """An Adam (Kingma and Ba, Algorithm 1) for each domain, which takes a step when the domain has rows in the batch.
 
     Ordinary Adam moves all weights at every step: those of a domain that is not in the batch go on with what is left of
@@ -45,21 +45,8 @@ class DomainAdam(torch.optim.Optimizer):
                     "exp_avg_sq": torch.zeros_like(weights, memory_format=torch.contiguous_format),
                 }
 
-    @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """One update of every domain that has a gradient."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
-        for group in self.param_groups:
-            for weights in group["params"]:
-                if weights.grad is not None:
-                    self._update(weights, group)
-        return loss
-
-    def _update(self, weights: Tensor, group: dict[str, Any]) -> None:
-        gradient, state = weights.grad, self.state[weights]
+    def _update_parameter(self, parameter: Tensor, group: dict[str, Any]) -> None:
+        weights, gradient, state = parameter, parameter.grad, self.state[parameter]
         assert gradient is not None
         if gradient.is_sparse:
             gradient = coalesced(gradient)

@@ -31,7 +31,28 @@ def coalesced(gradient: Tensor) -> Tensor:
     return sparse_gradient(rows, summed.view(-1, *values.shape[1:]), gradient.shape)
 
 
-class RowOptimizer(torch.optim.Optimizer, ABC):
+class EachParameter(torch.optim.Optimizer, ABC):
+    """Updates one parameter after the other."""
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """One update of every parameter that has a gradient."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    self._update_parameter(parameter, group)
+        return loss
+
+    @abstractmethod
+    def _update_parameter(self, parameter: Tensor, group: dict[str, Any]) -> None:
+        """Change a parameter that has a gradient, in place."""
+
+
+class RowOptimizer(EachParameter):
     """Updates the rows of tables (V, d) that have a sparse gradient, and leaves the others and their state alone.
 
     Memory and time of a step are those of the rows touched: nothing of V rows is made but the state, once.
@@ -50,19 +71,6 @@ class RowOptimizer(torch.optim.Optimizer, ABC):
             for table in group["params"]:
                 self.state[table] = {"step": torch.zeros((), dtype=torch.float32), **self._start(table)}
 
-    @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """One update of every table that has a gradient."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
-        for group in self.param_groups:
-            for table in group["params"]:
-                if table.grad is not None:
-                    self._update_table(table, group)
-        return loss
-
     @abstractmethod
     def _start(self, table: Tensor) -> dict[str, Tensor]:
         """The state of a table before its first step, in the order :meth:`_update` takes it: one row for each of V."""
@@ -78,7 +86,8 @@ class RowOptimizer(torch.optim.Optimizer, ABC):
             group: the options.
         """
 
-    def _update_table(self, table: Tensor, group: dict[str, Any]) -> None:
+    def _update_parameter(self, parameter: Tensor, group: dict[str, Any]) -> None:
+        table = parameter
         assert table.grad is not None
         if not table.grad.is_sparse:
             kind, shape = type(self).__name__, tuple(table.shape)
