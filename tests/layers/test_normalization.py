@@ -46,6 +46,27 @@ def test_training_normalizes_each_domain_with_its_own_moments_eq_3():
     assert layer.batches_seen.tolist() == [1, 0, 1]
 
 
+@pytest.mark.parametrize("rows", [8, 40])
+def test_a_batch_of_one_domain_is_normalized_as_its_rows_are_in_a_mixed_batch(rows):
+    """The shorter way for one domain: output, gradients and moments, against a batch with rows of another domain."""
+    alone, mixed = _filled(features=3), _filled(features=3)
+    z, of_others, weight = torch.randn(rows, 3) * 3 + 5, torch.randn(20, 3), torch.randn(rows, 3)
+    inputs = [z.clone().requires_grad_(), z.clone().requires_grad_()]
+    domain = torch.cat([torch.full((rows,), 1), torch.full((20,), 2)])
+    outputs = [alone(inputs[0], domain[:rows]), mixed(torch.cat([inputs[1], of_others]), domain)[:rows]]
+    for output in outputs:
+        (output * weight).sum().backward()
+    torch.testing.assert_close(*outputs, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(inputs[0].grad, inputs[1].grad, atol=1e-5, rtol=1e-4)
+    for name, parameter in alone.named_parameters():
+        torch.testing.assert_close(parameter.grad, dict(mixed.named_parameters())[name].grad, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(alone.running_mean[1], mixed.running_mean[1])
+    torch.testing.assert_close(alone.running_var[1], mixed.running_var[1])
+    assert alone.running_var[2].tolist() == [1, 1, 1]
+    assert alone.rows_seen.tolist() == [0, rows, 0]
+    assert alone.batches_seen.tolist() == [0, 1, 0]
+
+
 def test_evaluation_uses_the_running_moments_eq_4():
     layer = _filled()
     for _ in range(3):

@@ -8,7 +8,7 @@ one piece of memory for all groups, and gives a gradient to the groups that have
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import accumulate
+from itertools import zip_longest
 from typing import Any
 
 import torch
@@ -69,9 +69,12 @@ class _Grouped(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, counts: Sequence[int], weight: Tensor, bias: Tensor, sparse: bool) -> Tensor:
         x, *private = _as_computed(x, weight, bias)
         output = x.new_empty(len(x), weight.shape[2])
-        for group, start, count in _present(counts):
-            W, b = (part.select(0, group) for part in private)
-            torch.addmm(b, x.narrow(0, start, count), W, out=output.narrow(0, start, count))
+        present = _present(counts)
+        by_group = zip(
+            *(_parts(part, present) for part in private), _rows(x, counts), _rows(output, counts), strict=True
+        )
+        for W, b, rows, place in by_group:
+            torch.addmm(b, rows, W, out=place)
         ctx.save_for_backward(x, weight)
         ctx.counts, ctx.sparse = counts, sparse
         return output
@@ -81,17 +84,19 @@ class _Grouped(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
         needs_x, _, needs_weight, needs_bias, _ = ctx.needs_input_grad
-        of_x = torch.empty_like(x) if needs_x else None
-        of_weight = _Gradients(weight, ctx.counts, sparse=ctx.sparse) if needs_weight else None
-        of_bias = _Gradients(weight[:, 0], ctx.counts, sparse=ctx.sparse) if needs_bias else None
-        for group, start, count in _present(ctx.counts):
-            g = gradient.narrow(0, start, count)
-            if of_x is not None:
-                torch.mm(g, weight.select(0, group).to(g.dtype).t(), out=of_x.narrow(0, start, count))
-            if of_weight is not None:
-                _product(x.narrow(0, start, count).t(), g, of_weight[group])
-            if of_bias is not None:
-                torch.sum(g, 0, dtype=weight.dtype, out=of_bias[group])
+        counts, present, of_x = ctx.counts, _present(ctx.counts), torch.empty_like(x) if needs_x else None
+        of_weight = _Gradients(weight, present, sparse=ctx.sparse) if needs_weight else None
+        of_bias = _Gradients(weight[:, 0], present, sparse=ctx.sparse) if needs_bias else None
+        gradients = _rows(gradient, counts)
+        if of_x is not None:
+            for g, W, place in zip(gradients, _parts(weight, present), _rows(of_x, counts), strict=True):
+                torch.mm(g, W.to(g.dtype).t(), out=place)
+        if of_weight is not None:
+            for rows, g, place in zip(_rows(x, counts), gradients, of_weight.parts, strict=True):
+                _product(rows.t(), g, place)
+        if of_bias is not None:
+            for g, place in zip(gradients, of_bias.parts, strict=True):
+                torch.sum(g, 0, dtype=weight.dtype, out=place)
         return of_x, None, *(one.whole() if one is not None else None for one in (of_weight, of_bias)), None
 
 
@@ -111,10 +116,10 @@ class _Star(torch.autograd.Function):
         b_star = torch.cat([domain_bias + bias, bias.unsqueeze(0)])
         x, b_star = _as_computed(x, b_star)
         output = x.new_empty(len(x), weight.shape[1])
-        for p, start, count in _present(counts):
-            W = torch.mul(weight, domain_weight.select(0, p), out=W_star) if p < M else weight
-            rows, place = (part.narrow(0, start, count) for part in (x, output))
-            torch.addmm(b_star.select(0, p), rows, W.to(x.dtype), out=place)
+        known, b_star_p = _parts(domain_weight, _present(counts[:M])), _parts(b_star, _present(counts))
+        for W_p, b_p, rows, place in zip_longest(known, b_star_p, _rows(x, counts), _rows(output, counts)):
+            W = weight if W_p is None else torch.mul(weight, W_p, out=W_star)  # the unknown domain is the last
+            torch.addmm(b_p, rows, W.to(x.dtype), out=place)
         ctx.save_for_backward(x, weight, domain_weight)
         ctx.counts, ctx.sparse = counts, sparse
         return output
@@ -124,22 +129,24 @@ class _Star(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, domain_weight = ctx.saved_tensors
         M, W_star = len(domain_weight), torch.empty_like(weight)
-        of_W_p = _Gradients(domain_weight, ctx.counts[:M], sparse=ctx.sparse)
-        of_b_p = _Gradients(domain_weight[:, 0], ctx.counts[:M], sparse=ctx.sparse)
+        counts, known = ctx.counts, _present(ctx.counts[:M])
+        of_W_p = _Gradients(domain_weight, known, sparse=ctx.sparse)
+        of_b_p = _Gradients(domain_weight[:, 0], known, sparse=ctx.sparse)
         of_x, of_weight = torch.empty_like(x), torch.zeros_like(weight)
-        for p, start, count in _present(ctx.counts):
-            rows, g, place = (part.narrow(0, start, count) for part in (x, gradient, of_x))
-            if p < M:
-                W_p = domain_weight.select(0, p)
-                W = torch.mul(weight, W_p, out=W_star)
-                torch.mm(g, W.to(g.dtype).t(), out=place)
-                product = _product(rows.t(), g, of_W_p[p])  # the gradient of W*_p
-                of_weight.addcmul_(product, W_p)
-                product.mul_(weight)
-                torch.sum(g, 0, dtype=weight.dtype, out=of_b_p[p])
-            else:
-                torch.mm(g, weight.to(g.dtype).t(), out=place)
-                of_weight += rows.t() @ g
+        by_row = (_rows(x, counts), _rows(gradient, counts), _rows(of_x, counts))
+        of_known = (parts[: len(known)] for parts in by_row)
+        by_domain = (_parts(domain_weight, known), of_W_p.parts, of_b_p.parts)
+        for rows, g, place, W_p, of_one, of_b in zip(*of_known, *by_domain, strict=True):
+            W = torch.mul(weight, W_p, out=W_star)
+            torch.mm(g, W.to(g.dtype).t(), out=place)
+            product = _product(rows.t(), g, of_one)  # the gradient of W*_p
+            of_weight.addcmul_(product, W_p)
+            product.mul_(weight)
+            torch.sum(g, 0, dtype=weight.dtype, out=of_b)
+        if len(by_row[0]) > len(known):  # the unknown domain
+            rows, g, place = (parts[-1] for parts in by_row)
+            torch.mm(g, weight.to(g.dtype).t(), out=place)
+            of_weight += rows.t() @ g
         of_bias = gradient.sum(0, dtype=weight.dtype)
         return of_x, None, of_weight, of_bias, of_W_p.whole(), of_b_p.whole(), None
 
@@ -149,21 +156,19 @@ class _Gradients:
 
     Args:
         like: (G, …), for shape, type and device.
-        counts: rows of each group; the gradient of one without rows is zero.
+        present: the groups that have rows; the gradient of the others is zero.
         sparse: hold those of the groups with rows alone.
+
+    Attributes:
+        parts: where the gradient of each group with rows is to be written.
     """
 
-    def __init__(self, like: Tensor, counts: Sequence[int], *, sparse: bool) -> None:
-        self._shape, self._sparse = like.shape, sparse
-        self._present = [group for group, _, _ in _present(counts)]
-        self._place = dict(zip(self._present, range(len(self._present)) if sparse else self._present, strict=True))
-        groups = len(self._present) if sparse else len(like)
-        empty = like.new_empty if groups == len(self._present) else like.new_zeros
+    def __init__(self, like: Tensor, present: list[int], *, sparse: bool) -> None:
+        self._shape, self._sparse, self._present = like.shape, sparse, present
+        groups = len(present) if sparse else len(like)
+        empty = like.new_empty if groups == len(present) else like.new_zeros
         self._values = empty(groups, *like.shape[1:])
-
-    def __getitem__(self, group: int) -> Tensor:
-        """Where the gradient of a group with rows is to be written."""
-        return self._values.select(0, self._place[group])
+        self.parts = _parts(self._values, list(range(groups)) if sparse else present)
 
     def whole(self) -> Tensor:
         """(G, …)."""
@@ -173,10 +178,22 @@ class _Gradients:
         return sparse_gradient(present, self._values, self._shape)
 
 
-def _present(counts: Sequence[int]) -> list[tuple[int, int, int]]:
-    """The groups that have rows: number, first row, rows."""
-    ends = accumulate(counts)
-    return [(group, end - count, count) for group, (count, end) in enumerate(zip(counts, ends, strict=True)) if count]
+def _present(counts: Sequence[int]) -> list[int]:
+    """The groups that have rows."""
+    return [group for group, count in enumerate(counts) if count]
+
+
+def _rows(tensor: Tensor, counts: Sequence[int]) -> tuple[Tensor, ...]:
+    """Views of the rows of each group that has some, in one call: one for each would take as long as small products."""
+    return torch.split(tensor, [count for count in counts if count])
+
+
+def _parts(tensor: Tensor, groups: Sequence[int]) -> list[Tensor]:
+    """Views of the parts (…) of these groups in a tensor (G, …)."""
+    if 2 * len(groups) < len(tensor):
+        return [tensor.select(0, group) for group in groups]
+    every = tensor.unbind(0)
+    return [every[group] for group in groups]
 
 
 def _product(a: Tensor, b: Tensor, place: Tensor) -> Tensor:

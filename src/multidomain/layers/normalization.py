@@ -9,6 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from .exporting import exporting
+
 
 class PartitionedNorm(nn.Module):
     """Partitioned normalization (STAR, section 3.3, Eq. 3-4): moments, scale and bias of each domain's own.
@@ -54,16 +56,33 @@ class PartitionedNorm(nn.Module):
         """(B, c), (B,) -> (B, c); rows in any order, ids 0 … M."""
         z, domain = z.to(self.running_mean.dtype), domain.long()
         scale, shift = self._affine()  # (M+1, c)
+        if exporting():
+            return self._evaluated(z, domain, scale, shift)
         rows = torch.bincount(domain, minlength=self.domains + 1)
         if not z.is_cuda and (rows > 0).sum() == 1:
+            p = int(domain[0])
+            if self.training and p < self.domains and len(z) >= self.minimum:
+                return self._of_one_domain(z, p, scale[p], shift[p], rows)
             domain = domain[:1]  # of all rows: what is made for a domain is made once, not for each row
         if self.training:
             centred, inverse, share = self._batch_moments(z.detach(), domain, rows)
             output: Tensor = _Normalized.apply(z, domain, scale, shift, centred, inverse, share)  # type: ignore[no-untyped-call]
             return output  # Eq. 3
+        return self._evaluated(z, domain, scale, shift)
+
+    def _evaluated(self, z: Tensor, domain: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
         mean, variance = self.moments()  # (M+1, c), constants
         scale = scale * (variance + self.eps).rsqrt()
         return torch.addcmul(_rows(shift, domain), z - _rows(mean, domain), _rows(scale, domain))  # Eq. 4
+
+    def _of_one_domain(self, z: Tensor, p: int, scale: Tensor, shift: Tensor, rows: Tensor) -> Tensor:
+        """Eq. 3 for rows of domain p alone: batch normalization with its scale and shift (c,)."""
+        output, mean, inverse = torch.native_batch_norm(z, scale, shift, None, None, True, 0.0, self.eps)
+        with torch.no_grad():
+            means, variances = self.running_mean.clone(), self.running_var.clone()
+            means[p], variances[p] = mean, (inverse.pow(-2) - self.eps).clamp(min=0)
+            self._update(means, variances, rows[:-1] > 0, rows[:-1])
+        return output
 
     def _affine(self) -> tuple[Tensor, Tensor]:
         """γ ⊗ γ_p and β + β_p, (M+1, c)."""
@@ -104,13 +123,13 @@ class PartitionedNorm(nn.Module):
         mean = torch.where(own, _sums(z, domain, len(mean)) / divisor, mean)
         centred = z - _rows(mean, domain)
         variance = torch.where(own, _sums(centred * centred, domain, len(mean)) / divisor, variance)
-        self._update(mean, variance, enough[:-1], rows[:-1])
+        self._update(mean[:-1], variance[:-1], enough[:-1], rows[:-1])
         return centred, (variance + self.eps).rsqrt(), own / divisor
 
     def _update(self, mean: Tensor, variance: Tensor, enough: Tensor, rows: Tensor) -> None:
         momentum = self.momentum * enough.to(mean.dtype).unsqueeze(1)  # (M, 1), 0 for a domain that does not update
-        self.running_mean.lerp_(mean[:-1], momentum.expand_as(self.running_mean))
-        self.running_var.lerp_(variance[:-1], momentum.expand_as(self.running_var))
+        self.running_mean.lerp_(mean, momentum.expand_as(self.running_mean))
+        self.running_var.lerp_(variance, momentum.expand_as(self.running_var))
         self.batches_seen += enough
         self.rows_seen += rows * enough
 
