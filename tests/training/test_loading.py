@@ -10,7 +10,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from multidomain.tensors import EncodedSplit
-from multidomain.training import loading
 from multidomain.training.loading import EpochLoader, ahead_of, domain_batches, mixed_batches, ordered_batches
 
 
@@ -45,13 +44,17 @@ def test_rows_that_fit_the_window_are_one_full_permutation():
     assert np.abs(np.diff(batch)).mean() == pytest.approx(20_000 / 3, rel=0.03)  # of two uniform draws
 
 
-def test_larger_splits_are_shuffled_by_blocks_and_within_windows():
-    (batch,) = mixed_batches(
-        100 * loading.SHUFFLE_BLOCK, 100 * loading.SHUFFLE_BLOCK, 10 * loading.SHUFFLE_BLOCK, generator()
-    )
-    first = batch[: 10 * loading.SHUFFLE_BLOCK]
-    assert len(np.unique(first // loading.SHUFFLE_BLOCK)) == 10
-    assert len(np.unique(first[:100] // loading.SHUFFLE_BLOCK)) == 10
+@pytest.mark.parametrize(("window", "block"), [(1 << 18, 16), (1 << 17, 8), (3 * 16_384 + 1, 4), (100, 1)])
+def test_larger_splits_are_shuffled_by_blocks_and_within_windows(window, block):
+    """A window holds as many blocks whatever its size: a small one is as random as a large one."""
+    rows = 10 * window
+    (batch,) = mixed_batches(rows, rows, window, generator())
+    first = batch[: window // block * block]
+    blocks = np.unique(first // block)
+    assert len(blocks) == window // block
+    assert blocks.max() - blocks.min() > 0.9 * rows / block  # from all over the split
+    drawn = min(1000, len(first) // 2)
+    assert len(np.unique(first[:drawn] // block)) > 0.9 * drawn * (1 - drawn / len(first))  # not block by block
 
 
 def test_an_epoch_is_decided_by_seed_and_epoch(encoded):

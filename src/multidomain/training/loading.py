@@ -9,6 +9,7 @@ import queue
 import threading
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
+from dataclasses import replace
 from typing import Generic, TypeVar
 
 import numpy as np
@@ -16,9 +17,10 @@ import torch
 
 from ..batch import Batch
 from ..tensors import EncodedSplit
+from .sampling import SampledRows
 
 T = TypeVar("T")
-SHUFFLE_BLOCK = 256  # neighbouring rows, often of one user, that stay together where a split exceeds a shuffle window
+BLOCKS = 16_384  # of neighbouring rows, often of one user, that a shuffle window holds: with 4 M rows, 256 rows each
 
 
 class EpochLoader:
@@ -29,9 +31,14 @@ class EpochLoader:
         batch_size: rows per batch; the last batch of a mixed epoch may hold fewer.
         seed: with the epoch, the only source of randomness.
         batching: ``mixed`` or ``domain``, see :class:`~multidomain.training.config.TrainingConfig`.
-        window: rows shuffled together in mixed batches. Of a split with more rows, blocks of 256 rows are shuffled
-            first, then the rows within every window of blocks.
+        window: rows shuffled together in mixed batches. Of a split with more rows, blocks of ``window / BLOCKS`` rows
+            are shuffled first, then the rows within every window of blocks.
         device: where the batches go.
+        negative_rate: share of the negatives that an epoch meets; see :mod:`.sampling`.
+        weights: float32 (N,), how much each row counts; None: all the same.
+
+    Attributes:
+        rows: rows per epoch.
     """
 
     def __init__(
@@ -43,26 +50,40 @@ class EpochLoader:
         batching: str = "mixed",
         window: int = 1 << 22,
         device: torch.device | None = None,
+        negative_rate: float = 1.0,
+        weights: np.ndarray | None = None,
     ) -> None:
         self.split, self.batch_size, self.seed, self.window = split, batch_size, seed, window
         self.device = device or torch.device("cpu")
-        self._by_domain = _rows_by_domain(split) if batching == "domain" else None
+        self.weights = weights
+        self._sampled = None if negative_rate == 1 else SampledRows(split.label, rate=negative_rate, seed=seed)
+        self.rows = split.rows if self._sampled is None else self._sampled.size
+        self._mixed = batching != "domain"
+        self._by_domain = None if self._mixed or self._sampled else _rows_by_domain(np.asarray(split.domain))
 
     @property
     def steps(self) -> int:
         """Batches per epoch."""
-        return -(-self.split.rows // self.batch_size)
+        return -(-self.rows // self.batch_size)
 
     def row_batches(self, epoch: int) -> Iterator[np.ndarray]:
         """The row numbers of every batch of an epoch, in order."""
         random = np.random.default_rng([self.seed, epoch])
+        if self._sampled is not None:
+            return self._of_sampled(self._sampled.rows(epoch), random)
         if self._by_domain is not None:
             return domain_batches(self._by_domain, self.batch_size, self.steps, random)
         return mixed_batches(self.split.rows, self.batch_size, self.window, random)
 
+    def _of_sampled(self, rows: np.ndarray, random: np.random.Generator) -> Iterator[np.ndarray]:
+        if self._mixed:
+            return (rows[batch] for batch in mixed_batches(len(rows), self.batch_size, self.window, random))
+        by_domain = [rows[places] for places in _rows_by_domain(np.asarray(self.split.domain)[rows])]
+        return domain_batches(by_domain, self.batch_size, self.steps, random)
+
     def epoch(self, epoch: int) -> Generator[Batch, None, None]:
         """The batches of an epoch, on the device; close it (or let it go) to end its thread early."""
-        return prepared(self.split, self.row_batches(epoch), self.device)
+        return prepared(self.split, self.row_batches(epoch), self.device, self.weights)
 
 
 def ordered_batches(split: EncodedSplit, batch_size: int, device: torch.device) -> Iterator[Batch]:
@@ -102,14 +123,22 @@ def domain_batches(
 
 
 def prepared(
-    split: EncodedSplit, row_batches: Iterable[np.ndarray | slice], device: torch.device
+    split: EncodedSplit,
+    row_batches: Iterable[np.ndarray | slice],
+    device: torch.device,
+    weights: np.ndarray | None = None,
 ) -> Generator[Batch, None, None]:
     """The batches of these rows on the device, gathered (and pinned for CUDA) by a thread that runs ahead."""
     pin = device.type == "cuda"
-    gathered = (split.batch(rows) for rows in row_batches)
+    gathered = (_batch(split, rows, weights) for rows in row_batches)
     with closing(ahead_of((pinned(batch) for batch in gathered) if pin else gathered)) as ahead:
         for batch in ahead:
             yield batch.to(device, non_blocking=True) if pin else batch
+
+
+def _batch(split: EncodedSplit, rows: np.ndarray | slice, weights: np.ndarray | None) -> Batch:
+    batch = split.batch(rows)
+    return batch if weights is None else replace(batch, weight=torch.from_numpy(weights[rows]))
 
 
 def pinned(batch: Batch) -> Batch:
@@ -121,6 +150,7 @@ def pinned(batch: Batch) -> Batch:
         bags={name: ids.pin_memory() for name, ids in batch.bags.items()},
         domain=batch.domain.pin_memory(),
         label=batch.label.pin_memory(),
+        weight=None if batch.weight is None else batch.weight.pin_memory(),
     )
 
 
@@ -190,16 +220,16 @@ def _shuffled_windows(rows: int, window: int, random: np.random.Generator) -> It
     if rows <= window:
         yield random.permutation(rows)
         return
-    blocks = random.permutation(-(-rows // SHUFFLE_BLOCK))
-    per_window = max(1, window // SHUFFLE_BLOCK)
+    block = -(-window // BLOCKS)
+    blocks = random.permutation(-(-rows // block))
+    per_window = max(1, window // block)
     for start in range(0, len(blocks), per_window):
-        firsts = blocks[start : start + per_window, None] * SHUFFLE_BLOCK
-        numbers = (firsts + np.arange(SHUFFLE_BLOCK)).ravel()
+        firsts = blocks[start : start + per_window, None] * block
+        numbers = (firsts + np.arange(block)).ravel()
         yield random.permutation(numbers[numbers < rows])
 
 
-def _rows_by_domain(split: EncodedSplit) -> list[np.ndarray]:
-    """The row numbers of every domain that has rows."""
-    domain = np.asarray(split.domain)
+def _rows_by_domain(domain: np.ndarray) -> list[np.ndarray]:
+    """The row numbers of every domain that has rows: (N,) -> one array for each."""
     ordered = np.argsort(domain, kind="stable")
     return [rows for rows in np.split(ordered, np.cumsum(np.bincount(domain))[:-1]) if len(rows)]

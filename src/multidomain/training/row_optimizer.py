@@ -13,6 +13,7 @@ from torch.autograd.graph import increment_version
 from torch.nn.functional import embedding_bag
 
 from ..layers.pooling import grouped, sparse_gradient
+from .device import prefer_large_pages
 
 CHUNK = 4096  # rows updated together: what is read of table and state then stays in a core's own cache until written
 
@@ -69,7 +70,10 @@ class RowOptimizer(EachParameter):
         super().__init__(parameters, defaults)
         for group in self.param_groups:
             for table in group["params"]:
-                self.state[table] = {"step": torch.zeros((), dtype=torch.float32), **self._start(table)}
+                parts = self._start(table)
+                for stored in (table, *parts.values()):
+                    prefer_large_pages(stored)
+                self.state[table] = {"step": torch.zeros((), dtype=torch.float32), **parts}
 
     @abstractmethod
     def _start(self, table: Tensor) -> dict[str, Tensor]:
