@@ -43,7 +43,7 @@ from .measure import Figures, Setting
 from .training_step import TrainingStep, configured
 
 FLOOR, INPUT_FLOOR = 0.8, 10.0
-WINDOW = 1 << 16  # rows of a small window: 16 blocks
+WINDOW = 1 << 16  # rows of a small window: of as many blocks as one of the size in use
 BARE = {"normalization": "none", "auxiliary": False, "dropout": 0.0}
 TRAINED_ROWS, QUICK_ROWS = 400_000, 20_000  # of a drawn split
 TURN = 1.0  # seconds at least of one turn: many batches, so that the loader's head start does not count

@@ -51,7 +51,7 @@ def main() -> None:
     load = "{:.1f} {:.1f} {:.1f}".format(*os.getloadavg())
     taken: dict[str, list[tuple[float, float]]] = {}
     for request in requests:
-        warm._given(request)  # fills the cache
+        warm.given(request)  # fills the cache
         for name, call in parts(cold, warm, request).items():
             start, worked = time.perf_counter(), time.thread_time()
             call()
@@ -77,7 +77,7 @@ def drawn(variant: schema.Variant, count: int, candidates: int) -> list[Request]
 
 def parts(cold: Ranker, warm: Ranker, request: Request) -> Parts:
     """What is timed, by name."""
-    given = cold._given(request)[0]
+    given = cold.given(request)[0]
     table, scorer = given.table(), cold.scorer
     batch = scorer.encoder.batch(table)
     timed: Parts = {
@@ -85,8 +85,8 @@ def parts(cold: Ranker, warm: Ranker, request: Request) -> Parts:
         "get_online_features, a call for each kind of key": lambda: raw(cold, request),
         "our reads, cold": lambda: reads(cold, request),
         "our reads, warm": lambda: reads(warm, request),
-        "our reads and their columns, cold": lambda: cold._given(request),
-        "our reads and their columns, warm": lambda: warm._given(request),
+        "our reads and their columns, cold": lambda: cold.given(request),
+        "our reads and their columns, warm": lambda: warm.given(request),
         "encoder, every column of every candidate": lambda: scorer.encoder.batch(table),
         "model, every column of every candidate": lambda: forward(cold, batch),
         "encoder and model, the same": lambda: scorer.score(table),
