@@ -124,11 +124,12 @@ def test_pictures_and_page_are_written_and_need_nothing_else(tmp_path: Path, dom
         "pcoc.png",
         "report.html",
         "roc.png",
+        "scores.png",
     ]
     for picture in tmp_path.glob("*.png"):
         assert picture.read_bytes().startswith(b"\x89PNG")
     page = (tmp_path / "report.html").read_text("utf-8")
-    assert page.count("data:image/png;base64,") == 4
+    assert page.count("data:image/png;base64,") == 5
     assert "http" not in page
     assert "&lt;log&gt; &amp; more" in page
     assert page.count("<tr") == 2 + min(domains, 50)

@@ -85,11 +85,16 @@ def test_a_test_split_of_one_class_ends_in_one_clear_message(tiny: Tiny, stars: 
 
 def test_plots_of_a_run_are_all_there(stars: Both) -> None:
     names = {path.name for path in stars[0].plots.iterdir()}
-    assert names == {"roc.png", "calibration.png", "pcoc.png", "history.png", "report.html"}
+    assert names == {
+        *("roc.png", "calibration.png", "pcoc.png", "scores.png", "segments.png", "history.png"),
+        "report.html",
+    }
     assert "star on tiny/place-user_time-full-click" in (stars[0].plots / "report.html").read_text("utf-8")
 
 
 def test_the_pipeline_is_wired_from_model_to_plots() -> None:
     pipeline = create_pipeline()
-    assert pipeline.inputs() == {"variant", "encoded", "model", "history", "params:seed", "params:device"}
-    assert pipeline.all_outputs() == {"predictions", "metrics", "plots", "insights"}
+    parameters = {f"params:{name}" for name in ("seed", "device", "calibration", "reference", "session_gap_minutes")}
+    assert pipeline.inputs() == {"variant", "encoded", "training_frame", "model", "history"} | parameters
+    outputs = {"calibration", "predictions", "metrics", "reference", "segments", "account", "cost", "plots", "insights"}
+    assert pipeline.all_outputs() == outputs

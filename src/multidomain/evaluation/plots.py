@@ -38,8 +38,11 @@ def write(
     history: pd.DataFrame,
     title: str,
     facts: Mapping[str, str],
+    account: Account | None = None,
 ) -> None:
-    """Write ``roc.png``, ``calibration.png``, ``pcoc.png``, ``history.png`` and ``report.html``, which embeds them.
+    """Write ``roc.png``, ``calibration.png``, ``pcoc.png``, ``scores.png``, ``history.png`` and ``report.html``.
+
+    The page embeds them. With an account, ``segments.png`` too, and its tables on the page.
 
     Args:
         folder: an existing folder.
@@ -48,19 +51,29 @@ def write(
         history: one row per epoch: ``epoch``, ``train_loss``, ``validation_loss``, ``validation_auc``.
         title: what was evaluated.
         facts: shown on top of the page.
+        account: (segments, about, cost), see :mod:`.account`.
     """
+    from . import account_page
+
     rows = _by_domain(predictions, report.largest(metrics))
     overall = predictions["label"].to_numpy(), predictions["score"].to_numpy()
     figures = {
         "roc": roc(overall, rows, metrics),
         "calibration": calibration(overall, rows),
         "pcoc": pcoc(overall, rows),
+        "scores": account_page.distributions(rows),
         "history": training(history),
     }
+    if account is not None:
+        figures["segments"] = account_page.segments(account[0])
     for name, figure in figures.items():
         save(figure, folder / f"{name}.png")
-    pictures = [(heading, text, folder / f"{name}.png") for name, (heading, text) in _CAPTIONS.items()]
-    (folder / "report.html").write_text(report.page(metrics, title=title, facts=facts, pictures=pictures), "utf-8")
+    pictures = [
+        (heading, text, folder / f"{name}.png") for name, (heading, text) in _CAPTIONS.items() if name in figures
+    ]
+    more = "" if account is None else account_page.sections(*account)
+    html = report.page(metrics, title=title, facts=facts, pictures=pictures, more=more)
+    (folder / "report.html").write_text(html, "utf-8")
 
 
 _CAPTIONS = {
@@ -78,9 +91,20 @@ _CAPTIONS = {
         "ROC per domain",
         "True positives against false positives as the threshold falls; further up and left is better.",
     ),
+    "scores": (
+        "Scores of clicked and other impressions",
+        "The middle half of the scores as a bar, its median, and from the 5th to the 95th percentile as a line. The "
+        "farther the two of a domain lie apart, the better the model tells them apart.",
+    ),
+    "segments": (
+        "AUC by segment",
+        "Users and items by their impressions in the training split, and days: AUC with its 95 % interval; dotted: "
+        "overall; orange: the reference.",
+    ),
     "history": ("Training", "Loss and AUC after each epoch. The weights of the best epoch are the ones kept."),
 }
 Rows = Mapping[str, tuple[Array, Array]]
+Account = tuple["pd.DataFrame", Mapping[str, Any], Mapping[str, Any]]
 
 
 def roc(overall: tuple[Array, Array], domains: Rows, metrics: Mapping[str, Any]) -> Figure:

@@ -6,6 +6,7 @@ import base64
 import html
 import math
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,12 +15,13 @@ import numpy.typing as npt
 
 from ..errors import DataError
 from . import metrics as measures
+from .breakdown import METRICS as METRICS
+from .breakdown import Scored
 
 if TYPE_CHECKING:
     from rich.table import Table
 
 LARGEST = 50  # domains in plots and tables; metrics.json holds them all
-METRICS = ("auc", "gauc", "gauc_coverage", "pcoc", "logloss", "ece", "rows")
 HEADINGS = {
     "auc": "AUC",
     "gauc": "GAUC",
@@ -64,28 +66,6 @@ def require_both_classes(label: Array, *, split: str, name: str) -> None:
             f"The {split} split of {name} holds one class only: all {rows:,} rows have label {int(positives > 0)}, so "
             f"AUC is undefined. {remedy}"
         )
-
-
-def measure(label: Array, score: Array, group: Array) -> dict[str, float | int | None]:
-    """Every metric of one set of rows; what is undefined there (one class, no positives, no rows) is None.
-
-    Args:
-        label: (N,) zeros and ones.
-        score: (N,) probabilities.
-        group: (N,) what GAUC groups by.
-    """
-    if len(label) == 0:
-        return dict.fromkeys(METRICS, None) | {"rows": 0}
-    gauc, coverage = measures.gauc(label, score, group)
-    return {
-        "auc": _defined(measures.auc(label, score)),
-        "gauc": _defined(gauc),
-        "gauc_coverage": _defined(coverage),
-        "pcoc": _defined(measures.pcoc(label, score)),
-        "logloss": _defined(measures.logloss(label, score)),
-        "ece": _defined(measures.ece(label, score)),
-        "rows": len(label),
-    }
 
 
 def compare(label: Array, auc: float | None, true: Array, blind: Array | None) -> dict[str, float | None]:
@@ -135,26 +115,41 @@ def evaluate(
     Returns:
         ``{"overall": {metric: value}, "domains": {name: {metric: value}}}``, ready for JSON.
     """
-    names, code = np.unique(np.asarray(domain, dtype=str), return_inverse=True)
-    order = np.argsort(code, kind="stable")
-    ends = np.cumsum(np.bincount(code, minlength=len(names)))
-    rows = {
-        str(name): order[end - size : end]
-        for name, end, size in zip(names, ends, np.diff(ends, prepend=0), strict=True)
-    }
-    listed = [*domains, *(name for name in rows if name not in set(domains))]
-    none = np.zeros(0, dtype=np.int64)
+    code, names = domain_codes(domain)
+    found = list(names)
+    listed = [*domains, *(name for name in found if name not in set(domains))]
+    scored = Scored(label, score, group)
+    everything = np.zeros(len(code), dtype=np.int64)
+    per_domain = _records(scored.by(code, len(found)), len(found))
+    overall = _records(scored.by(everything, 1), 1)[0]
+    if true_probability is not None:
+        rows = [np.flatnonzero(code == number) for number in range(len(found))]
+        truth = partial(_truth, label, true=true_probability, blind=blind_probability)
+        overall |= truth(overall, slice(None))
+        per_domain = [values | truth(values, at) for values, at in zip(per_domain, rows, strict=True)]
+    known = dict(zip(found, per_domain, strict=True))
+    nothing = dict.fromkeys(overall) | {"rows": 0}
+    return {"overall": overall, "domains": {name: known.get(name, nothing) for name in listed}}
 
-    def measured(at: Any) -> dict[str, float | int | None]:
-        found = measure(label[at], score[at], group[at])
-        if true_probability is None:
-            return found
-        blind = None if blind_probability is None else blind_probability[at]
-        if len(label[at]) == 0:
-            return found | dict.fromkeys(TRUTH if blind is not None else TRUTH[:2], None)
-        return found | compare(label[at], found["auc"], true_probability[at], blind)
 
-    return {"overall": measured(slice(None)), "domains": {name: measured(rows.get(name, none)) for name in listed}}
+def domain_codes(domain: Array) -> tuple[npt.NDArray[np.int64], list[str]]:
+    """The domain of each row as a number, and the names in alphabetical order."""
+    import pandas as pd
+
+    code, names = pd.factorize(np.asarray(domain, dtype=object), sort=True)
+    return code.astype(np.int64), [str(name) for name in names]
+
+
+def _records(found: Mapping[str, Array], groups: int) -> list[dict[str, float | int | None]]:
+    """The metrics of each group; what is undefined there (one class, no positives, no rows) is None."""
+    return [
+        {name: int(values[at]) if name == "rows" else _defined(float(values[at])) for name, values in found.items()}
+        for at in range(groups)
+    ]
+
+
+def _truth(label: Array, values: Metrics, at: Any, *, true: Array, blind: Array | None) -> dict[str, float | None]:
+    return compare(label[at], values["auc"], true[at], None if blind is None else blind[at])
 
 
 def largest(metrics: Metrics, count: int = LARGEST) -> list[str]:
@@ -188,7 +183,14 @@ def summary(metrics: Metrics, *, title: str | None = None) -> Table:
     return table
 
 
-def page(metrics: Metrics, *, title: str, facts: Mapping[str, str], pictures: Sequence[tuple[str, str, Path]]) -> str:
+def page(
+    metrics: Metrics,
+    *,
+    title: str,
+    facts: Mapping[str, str],
+    pictures: Sequence[tuple[str, str, Path]],
+    more: str = "",
+) -> str:
     """One HTML page that needs no network and no other file.
 
     Args:
@@ -196,8 +198,10 @@ def page(metrics: Metrics, *, title: str, facts: Mapping[str, str], pictures: Se
         title: the page's heading.
         facts: name -> value, shown under the heading.
         pictures: (heading, explanation, PNG file), each embedded.
+        more: sections after the pictures, HTML already.
     """
-    return document(title=title, facts=facts, body=_table(metrics) + "".join(figure(*picture) for picture in pictures))
+    drawn = "".join(figure(*picture) for picture in pictures)
+    return document(title=title, facts=facts, body=_table(metrics) + drawn + more)
 
 
 def document(*, title: str, facts: Mapping[str, str], body: str) -> str:
@@ -220,10 +224,11 @@ def _defined(value: float) -> float | None:
 
 
 def _cells(values: Mapping[str, Any], names: Sequence[str]) -> list[str]:
-    return [_cell(name, values[name]) for name in names]
+    return [cell(name, values[name]) for name in names]
 
 
-def _cell(name: str, value: float | None) -> str:
+def cell(name: str, value: float | None) -> str:
+    """A metric as a table shows it."""
     if value is None:
         return "–"
     return f"{value:,}" if name == "rows" else f"{value:.0%}" if name == "share_of_gap_closed" else f"{value:.4f}"

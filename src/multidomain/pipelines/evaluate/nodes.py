@@ -17,12 +17,44 @@ if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
+    from ...tensors import EncodedSplit
+
 SPLIT = "test"
 Writer = Callable[[Path], None]
 
 
-def predict(variant: Variant, encoded: Path, model: Path, device: str | None) -> pa.Table:
+def calibrate(encoded: Path, model: Path, calibration: str | None, device: str | None) -> dict[str, Any]:
+    """Curves from the model's logits to probabilities, fitted on the validation split; ``{}`` when none are asked for.
+
+    Args:
+        encoded: the folder of the encoded variant.
+        model: the trained model's folder.
+        calibration: ``platt``, ``isotonic``, ``shrunk`` or None.
+        device: where to score.
+
+    Raises:
+        ConfigurationError: another kind.
+    """
+    from ...evaluation import calibrate as curves
+    from ...packaging.scorer import restore
+    from ...tensors import EncodedSplit
+    from ...training.prediction import predicted_logits
+
+    curves.require_kind(calibration)
+    if calibration is None:
+        return {}
+    rows = EncodedSplit(encoded, "validation")
+    logit = predicted_logits(restore(model), rows, device)
+    fitted = curves.fit(calibration, logit, rows.label, _domains(rows), rows.inputs.domains)
+    return fitted.to_dict()
+
+
+def predict(
+    variant: Variant, encoded: Path, model: Path, device: str | None, calibration: dict[str, Any] | None = None
+) -> pa.Table:
     """One row per impression of the test split: ``impression_id, domain, label, score`` (a probability, float64).
+
+    With a calibration, ``score`` is what a package gives, and ``raw_score`` what it was before.
 
     Raises:
         DataError: the test split is empty or has one class only.
@@ -31,17 +63,28 @@ def predict(variant: Variant, encoded: Path, model: Path, device: str | None) ->
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    from ...calibration import Calibration, logistic
     from ...evaluation.report import require_both_classes
     from ...packaging.scorer import restore
     from ...tensors import EncodedSplit
-    from ...training.prediction import predict as score
+    from ...training.prediction import predicted_logits
 
     rows = EncodedSplit(encoded, SPLIT)
     require_both_classes(rows.label, split=SPLIT, name=variant.key)
-    scores = score(restore(model), rows, device=device)
+    logit = predicted_logits(restore(model), rows, device)
     table = pq.read_table(encoded / SPLIT / "rows.parquet", columns=["impression_id", "domain"])
     table = table.append_column("label", pa.array(np.asarray(rows.label, dtype=np.int8)))
-    return table.append_column("score", pa.array(np.asarray(scores, dtype=np.float64)))
+    raw = logistic(logit.astype(np.float64))
+    if not calibration:
+        return table.append_column("score", pa.array(raw))
+    scores = Calibration.from_dict(calibration).probabilities(logit, _domains(rows))
+    return table.append_column("score", pa.array(scores)).append_column("raw_score", pa.array(raw))
+
+
+def _domains(rows: EncodedSplit) -> npt.NDArray[np.int64]:
+    import numpy as np
+
+    return np.asarray(rows.domain, dtype=np.int64)
 
 
 def evaluate(predictions: ir.Table, encoded: Path) -> dict[str, Any]:
@@ -59,9 +102,16 @@ def evaluate(predictions: ir.Table, encoded: Path) -> dict[str, Any]:
 
 
 def draw(
-    variant: Variant, model: Path, predictions: ir.Table, metrics: dict[str, Any], history: pd.DataFrame
+    variant: Variant,
+    model: Path,
+    predictions: ir.Table,
+    metrics: dict[str, Any],
+    history: pd.DataFrame,
+    segments: ir.Table,
+    account: dict[str, Any],
+    cost: dict[str, Any],
 ) -> Writer:
-    """ROC, calibration, PCOC and training history as PNG files, and a page that holds them all."""
+    """Curves, segments and training history as PNG files, and a page that holds them all beside the account."""
     from ...evaluation import plots
 
     architecture = json.loads((model / "model.json").read_text(encoding="utf-8"))["architecture"]
@@ -78,7 +128,8 @@ def draw(
     def write(folder: Path) -> None:
         frame = predictions.select("domain", "label", "score").to_pandas()
         title = f"{architecture} on {variant.key}"
-        plots.write(folder, predictions=frame, metrics=metrics, history=history, title=title, facts=facts)
+        told = (segments.to_pandas(), account, cost)
+        plots.write(folder, predictions=frame, metrics=metrics, history=history, title=title, facts=facts, account=told)
 
     return write
 
