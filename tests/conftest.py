@@ -2,12 +2,27 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from places import PROJECT, SHARED
 
 import multidomain.settings  # noqa: F401 - switches telemetry off before any test imports a library that has some
+
+ADDRESSES = {name: os.environ.get(name) for name in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI")}
+
+
+@pytest.fixture(autouse=True)
+def _no_address_of_another_test() -> Iterator[None]:
+    """MLflow writes the address it was given into the environment, where programs that a test starts would find it."""
+    yield
+    for name, value in ADDRESSES.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
 
 
 @pytest.fixture(scope="session")

@@ -53,7 +53,7 @@ def test_moving_a_batch_moves_every_tensor():
     moved = _batch().to("meta")
     tensors = [moved.categorical, moved.numerical, *moved.history.values(), *moved.bags.values(), moved.domain]
     assert {tensor.device.type for tensor in [*tensors, moved.label]} == {"meta"}
-    assert [field.name for field in dataclasses.fields(moved)][-3:] == ["domain", "label", "repeated"]
+    assert [field.name for field in dataclasses.fields(moved)][-4:] == ["domain", "label", "repeated", "weight"]
 
 
 def test_a_batch_that_moves_still_says_what_is_the_same_in_every_row():

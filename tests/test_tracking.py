@@ -65,3 +65,13 @@ def test_the_store_follows_the_data_folder_unless_an_address_is_given(
     assert tracking.store() == f"sqlite:///{tmp_path}/mlflow/mlflow.db"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://tracking.example:5000")
     assert tracking.store() == "http://tracking.example:5000"
+
+
+def test_another_data_folder_has_a_registry_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """MLflow leaves the first registry's address in the environment."""
+    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("MULTIDOMAIN_DATA", str(tmp_path / "one"))
+    tracking.connect().create_registered_model("model")
+    monkeypatch.setenv("MULTIDOMAIN_DATA", str(tmp_path / "two"))
+    assert tracking.connect().search_registered_models() == []

@@ -14,7 +14,8 @@ import pytest
 from multidomain import schema
 from multidomain.io import Folder, ParquetTable
 from multidomain.pipelines.encode.nodes import encode, fit_encoder
-from multidomain.pipelines.evaluate.nodes import draw, evaluate, explain, predict
+from multidomain.pipelines.evaluate.account import account, cost
+from multidomain.pipelines.evaluate.nodes import calibrate, draw, evaluate, explain, predict
 from multidomain.pipelines.package.nodes import package
 from multidomain.pipelines.train.nodes import train
 
@@ -119,19 +120,29 @@ class Tiny:
     encoder: Path
     encoded: Path
 
-    def train(self, architecture: str, seed: int) -> Trained:
-        """Train, predict and evaluate one architecture."""
-        place = self.folder / f"{architecture}-{seed}"
+    def train(self, architecture: str, seed: int, calibration: str | None = None) -> Trained:
+        """Train, predict and evaluate one architecture, compared with no reference."""
+        place = self.folder / f"{architecture}-{seed}-{calibration}"
         write, history = train(
             self.encoded, place / "checkpoints", architecture, MODELS[architecture], TRAINING, seed, "cpu"
         )
         model = _folder(place / "model", write)
         predictions = ParquetTable(filepath=str(place / "predictions.parquet"))
-        predictions.save(predict(self.variant, self.encoded, model, "cpu"))
+        curves = calibrate(self.encoded, model, calibration, "cpu")
+        predictions.save(predict(self.variant, self.encoded, model, "cpu", curves))
         metrics = evaluate(predictions.load(), self.encoded)
-        plots = _folder(place / "plots", draw(self.variant, model, predictions.load(), metrics, history))
+        nothing, segments = (
+            ParquetTable(filepath=str(place / f"{name}.parquet")) for name in ("reference", "segments")
+        )
+        nothing.save(predictions.load().limit(0).select("impression_id", "score", model="domain"))
+        table, told = account(self.training_frame.load(), predictions.load(), nothing.load(), 30)
+        segments.save(table)
+        price = cost(self.encoded, model, history, "cpu")
+        drawn = (self.variant, model, predictions.load(), metrics, history, segments.load(), told, price)
+        plots = _folder(place / "plots", draw(*drawn))
         insights = _folder(place / "insights", explain(self.encoded, model, seed, "cpu"))
-        return Trained(self, architecture, seed, model, history, predictions, metrics, plots, insights)
+        given = (curves, nothing, segments, told, price)
+        return Trained(self, architecture, seed, model, history, predictions, metrics, plots, insights, *given)
 
 
 @dataclass
@@ -147,6 +158,11 @@ class Trained:
     metrics: dict[str, Any]
     plots: Path
     insights: Path
+    calibration: dict[str, Any]
+    reference: ParquetTable
+    segments: ParquetTable
+    account: dict[str, Any]
+    cost: dict[str, Any]
 
     def package(self, **changed: Any) -> dict[str, Any]:
         """Record and register it in the MLflow of ``$MULTIDOMAIN_DATA``."""
@@ -165,6 +181,10 @@ class Trained:
             "configuration": MODELS[self.architecture],
             "training": TRAINING,
             "seed": self.seed,
+            "reference": self.reference.load(),
+            "calibration": self.calibration,
+            "account": self.account,
+            "cost": self.cost,
         }
         return package(**{**given, **changed})
 
@@ -206,11 +226,11 @@ def _mlflow_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def packages(_mlflow_data: Path, stars: tuple[Trained, Trained]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Both packaged as versions 1 and 2 of one model, in an MLflow of the tests' own."""
+    """Both packaged as versions 1 and 2 of one model, in an MLflow of the tests' own; the gate refuses the second."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MULTIDOMAIN_DATA", str(_mlflow_data))
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        return stars[0].package(), stars[1].package()
+        return stars[0].package(), stars[1].package(gate={"pcoc_low": 5, "pcoc_high": 9})
 
 
 @pytest.fixture

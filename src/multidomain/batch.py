@@ -26,6 +26,7 @@ class Batch:
         label: float (B,), 0 or 1; of no consequence when scoring.
         repeated: names of fields, and ``domain``, that hold the same in every row, as the user's do in a request: in
             evaluation they are looked up for one row. Every row still holds them; one row expanded takes no room.
+        weight: float (B,), how much a row counts in the loss; None: all the same.
 
     Raises:
         ValueError: a field whose shape or type is not the one above.
@@ -38,24 +39,30 @@ class Batch:
     domain: Tensor
     label: Tensor
     repeated: frozenset[str] = frozenset()
+    weight: Tensor | None = None
 
     def __post_init__(self) -> None:
         if self.domain.dim() != 1:
             raise ValueError(f"domain must have the shape (B,), got {tuple(self.domain.shape)}")
-        _check("domain", self.domain, "(B,)", 1, len(self), integer=True)
-        _check("label", self.label, "(B,)", 1, len(self), integer=False)
-        _check("categorical", self.categorical, "(B, F)", 2, len(self), integer=True)
-        _check("numerical", self.numerical, "(B, K)", 2, len(self), integer=False)
+        _check("domain", self.domain, "(B,)", 1, self.rows, integer=True)
+        _check("label", self.label, "(B,)", 1, self.rows, integer=False)
+        _check("categorical", self.categorical, "(B, F)", 2, self.rows, integer=True)
+        _check("numerical", self.numerical, "(B, K)", 2, self.rows, integer=False)
         for name, ids in self.history.items():
-            _check(f"history '{name}'", ids, "(B, T)", 2, len(self), integer=True)
+            _check(f"history '{name}'", ids, "(B, T)", 2, self.rows, integer=True)
         for name, ids in self.bags.items():
-            _check(f"bag '{name}'", ids, "(B, L)", 2, len(self), integer=True)
+            _check(f"bag '{name}'", ids, "(B, L)", 2, self.rows, integer=True)
         lengths = {name: ids.shape[1] for name, ids in self.history.items()}
         if len(set(lengths.values())) > 1:
             raise ValueError(f"history fields run in step and must have one length T, got {lengths}")
 
-    def __len__(self) -> int:
+    @property
+    def rows(self) -> int:
+        """B; unlike ``len()`` it stays a symbol while a graph is made of a network."""
         return self.domain.shape[0]
+
+    def __len__(self) -> int:
+        return self.rows
 
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Batch:
         """The same impressions on another device."""
@@ -71,6 +78,7 @@ class Batch:
             domain=move(self.domain),
             label=move(self.label),
             repeated=self.repeated,
+            weight=None if self.weight is None else move(self.weight),
         )
 
 

@@ -13,18 +13,21 @@ import json
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-import torch
 
-from .batch import Batch
 from .hashing import Hashed
 from .inputs import DOMAIN, PADDING, UNKNOWN, InputSchema
+
+if TYPE_CHECKING:  # rows become arrays without PyTorch, for a package that scores without it
+    import torch
+
+    from .batch import Batch
 
 FIRST = UNKNOWN + 1  # the id of the first known value
 FORMAT = 1
@@ -112,6 +115,17 @@ class Encoder:
         self._require(table.column_names)
         return self._transform({name: table.column(name) for name in self.columns}, len(table))
 
+    def arrays(self, table: pa.Table, shared: pa.Table | None = None) -> dict[str, Array]:
+        """What :meth:`transform` returns of rows some of whose columns are ``shared``: one row that stands for all.
+
+        Raises:
+            ValueError: a column is missing.
+        """
+        parts = [table] if shared is None else [table, shared]
+        columns = {name: part.column(name) for part in parts for name in part.column_names}
+        self._require(columns)
+        return self._transform(columns, len(table))
+
     def rows(self, table: pa.Table) -> dict[str, Array]:
         """What :meth:`transform` returns, less the histories; for many rows at a time."""
         columns = {name: table.column(name) for name in (DOMAIN, *(f.name for f in self.fields))}
@@ -166,10 +180,11 @@ class Encoder:
         Raises:
             ValueError: a column is missing.
         """
-        parts = [table] if shared is None else [table, shared]
-        columns = {name: part.column(name) for part in parts for name in part.column_names}
-        self._require(columns)
-        arrays = {name: _tensor(array) for name, array in self._transform(columns, len(table)).items()}
+        import torch
+
+        from .batch import Batch
+
+        arrays = {name: _tensor(array) for name, array in self.arrays(table, shared).items()}
         return Batch(
             categorical=arrays["categorical"],
             numerical=arrays["numerical"],
@@ -288,6 +303,8 @@ def _spread(values: Array, rows: int) -> Array:
 
 
 def _tensor(array: Array) -> torch.Tensor:
+    import torch
+
     if len(array) > 1 and array.strides[0] == 0:  # of _spread: one row in memory here too
         return torch.from_numpy(array[:1].copy()).expand(array.shape)
     return torch.from_numpy(np.ascontiguousarray(array))

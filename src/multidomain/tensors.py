@@ -8,6 +8,7 @@ states, T history length)::
     <split>/categorical.npy  (N, F) int32       <split>/numerical.npy  (N, K) float32
     <split>/domain.npy       (N,)   int32       <split>/label.npy      (N,)   float32
     <split>/bag_<field>.npy  (N, L) int32       <split>/state.npy      (N,)   int32, only with a history
+    <split>/weight.npy       (N,)   float32, only where the schema names a column of weights
     <split>/rows.parquet     impression_id, group, domain; of a simulated log true_ and blind_probability
     states/<field>.npy       (S, T) int32       left-padded with 0, row 0 is the empty history
 
@@ -99,6 +100,7 @@ class TensorWriter:
         label: Any,
         state: Any | None = None,
         rows: pa.Table | None = None,
+        weight: Any | None = None,
     ) -> None:
         """Appends the next n rows of a split.
 
@@ -108,6 +110,7 @@ class TensorWriter:
                 passed over.
             label: (n,) 0 or 1.
             state: (n,) row of the histories, when there are any.
+            weight: (n,) how much a row counts in training, for every row of a split or for none.
             rows: n rows with ``impression_id``, ``group`` and ``domain`` (and the truth) for ``rows.parquet``.
         """
         values = {**arrays, "label": label} if state is None else {**arrays, "label": label, "state": state}
@@ -118,6 +121,8 @@ class TensorWriter:
             if name not in values:
                 raise ValueError(f"'{name}' is missing; got {', '.join(values)}")
             self._fill(split, name, slice(start, stop), np.asarray(values[name]))
+        if weight is not None:
+            self._fill(split, "weight", slice(start, stop), np.asarray(weight, dtype=np.float32), np.float32)
         if rows is not None:
             self._write_rows(split, rows)
         self._written[split] = stop
@@ -174,13 +179,13 @@ class TensorWriter:
         names = ["categorical", "numerical", "domain", "label", *(f"bag_{field}" for field in self.inputs.bags)]
         return [*names, "state"] if self.inputs.history else names
 
-    def _fill(self, split: str, name: str, where: slice, values: np.ndarray) -> None:
+    def _fill(self, split: str, name: str, where: slice, values: np.ndarray, kind: Any = np.int32) -> None:
         key = f"{split}/{name}"
-        if key not in self._arrays:  # a bag: its length is known with the first rows
+        if key not in self._arrays:  # a bag, whose length is known with the first rows, or weights
             shape = (self.rows[split], *values.shape[1:])
             require_space(self.folder, math.prod(shape) * 4, _WRITING)
             with self._explained():
-                self._arrays[key] = _create(self.folder, key, shape, np.int32)
+                self._arrays[key] = _create(self.folder, key, shape, kind)
         _put(self._arrays[key], where, values, key)
 
     def _write_rows(self, split: str, rows: pa.Table) -> None:
@@ -217,6 +222,7 @@ class EncodedSplit:
         rows: N.
         domain: (N,) int32.
         label: (N,) float32.
+        weight: (N,) float32, as the log has it, unchecked; or None.
 
     Raises:
         DataError: a file is missing or damaged, or its shape is not the one inputs.json asks for.
@@ -229,6 +235,8 @@ class EncodedSplit:
         self.label = self._array(f"{split}/label", None)
         self.rows = len(self.label)
         self.domain = self._array(f"{split}/domain", (self.rows,))
+        weighted = (self.folder / f"{split}/weight.npy").exists()
+        self.weight = self._array(f"{split}/weight", (self.rows,)) if weighted else None
         self._categorical = self._array(f"{split}/categorical", (self.rows, len(self.inputs.categorical)))
         self._numerical = self._array(f"{split}/numerical", (self.rows, len(self.inputs.numerical)))
         self._bags = {name: self._array(f"{split}/bag_{name}", (self.rows, None)) for name in self.inputs.bags}
@@ -282,7 +290,10 @@ class EncodedSplit:
             **{f"bag_{name}": values for name, values in self._bags.items()},
             **{f"states/{name}": values for name, values in self._histories.items()},
         }
-        return arrays if self._state is None else {**arrays, "state": self._state}
+        for name, values in (("state", self._state), ("weight", self.weight)):
+            if values is not None:
+                arrays[name] = values
+        return arrays
 
     def _json(self, name: str) -> Any:
         try:

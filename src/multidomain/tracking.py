@@ -22,7 +22,7 @@ _QUIET = {
     "DO_NOT_TRACK": "1",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
 }
-_ours: set[str] = set()  # MLflow writes the address it is given into $MLFLOW_TRACKING_URI
+_ours: set[str] = set()  # MLflow writes the addresses it is given into the environment
 BLOCK = 1 << 22  # bytes read at once
 AT_ONCE = 1000  # metrics MLflow takes in one call
 Value = tuple[tuple[str, ...], float, int]  # parts of a metric's name, value, step
@@ -50,18 +50,23 @@ def connect() -> MlflowClient:
     _ours.add(address)
     if address != mlflow.get_tracking_uri():
         mlflow.set_tracking_uri(address)
-        mlflow.set_registry_uri(os.environ.get("MLFLOW_REGISTRY_URI") or address)
+        mlflow.set_registry_uri(_given("MLFLOW_REGISTRY_URI") or address)
     return mlflow.MlflowClient()
 
 
 def store() -> str:
     """The address of MLflow's store. One that :func:`connect` put into the environment does not count as given."""
-    given = os.environ.get("MLFLOW_TRACKING_URI")
-    if given and given not in _ours:
+    given = _given("MLFLOW_TRACKING_URI")
+    if given:
         return given
     folder = data_folder() / "mlflow"
     folder.mkdir(parents=True, exist_ok=True)
     return f"sqlite:///{folder / 'mlflow.db'}"
+
+
+def _given(variable: str) -> str | None:
+    value = os.environ.get(variable)
+    return None if value in _ours else value
 
 
 def experiment(client: MlflowClient, name: str) -> str:

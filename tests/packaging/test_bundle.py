@@ -6,13 +6,14 @@ from pathlib import Path
 
 from multidomain.packaging import bundle
 
-MAY_IMPORT = {"torch", "numpy", "pandas", "pyarrow", "safetensors", "click", "typing_extensions"}
+MAY_IMPORT = {"torch", "numpy", "pandas", "pyarrow", "safetensors", "click", "typing_extensions", "onnxruntime"}
 
 
 def test_a_bundle_holds_the_scorer_all_models_and_what_they_import_and_no_more() -> None:
     modules = {path.as_posix() for path in bundle.needed()}
     assert {
         "packaging/scorer.py",
+        "packaging/onnx_scorer.py",
         "encoder.py",
         "inputs.py",
         "batch.py",

@@ -55,7 +55,12 @@ def test_the_package_scores_like_the_run_to_1e_5_where_folded_and_1e_6_where_not
     assert (plain["version"], plain["alias"]) == (1, "champion")
 
 
-def test_the_first_version_is_the_champion_and_the_next_a_challenger(packages: Packages, tracked: Path) -> None:
+def test_the_first_version_is_the_champion_and_one_that_the_gate_refuses_a_challenger(
+    stars: Both, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MULTIDOMAIN_DATA", str(tmp_path))  # a registry in which no other test moves an alias
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    packages = stars[0].package(), stars[1].package(gate={"pcoc_low": 5, "pcoc_high": 9})
     assert [(made["model"], made["version"], made["alias"]) for made in packages] == [
         (NAME, 1, "champion"),
         (NAME, 2, "challenger"),
@@ -63,6 +68,10 @@ def test_the_first_version_is_the_champion_and_the_next_a_challenger(packages: P
     client = tracking.connect()
     aliases = client.get_registered_model(NAME).aliases
     assert {alias: int(version) for alias, version in aliases.items()} == {"champion": 1, "challenger": 2}
+    tags = client.get_model_version(NAME, "2").tags
+    assert tags["gate"] == "refused"
+    assert tags["gate_reason_1"].endswith("it must lie from 5 to 9.")
+    assert client.get_model_version(NAME, "1").tags["gate"] == "passed"
 
 
 def test_a_run_is_recorded_with_parameters_metrics_plots_data_and_revision(

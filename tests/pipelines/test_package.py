@@ -54,8 +54,14 @@ def test_the_pipeline_takes_everything_a_training_leaves_behind() -> None:
         "metrics",
         "plots",
         "insights",
+        "reference",
+        "calibration",
+        "account",
+        "cost",
+        "params:gate",
         "params:model",
         "params:training",
         "params:seed",
+        "params:package",
     }
     assert pipeline.all_outputs() == {"package"}

@@ -39,7 +39,7 @@ class SequenceGenerator(nn.Module):
         """(B, d_D), (B, T, d_S) -> (B, T, d_S); one history (1, T, d_S) may stand for all rows."""
         weight = self.scale * self.shared_weight * self.private(e_d)  # Eq. 3  (B, d_S, d_S)
         bias = self.bias_generator(e_d)  # Eq. 4  (B, d_S)
-        return torch.baddbmm(bias.unsqueeze(1), e_s.expand(len(weight), -1, -1), weight.transpose(1, 2))  # Eq. 5
+        return torch.baddbmm(bias.unsqueeze(1), e_s.expand(weight.shape[0], -1, -1), weight.transpose(1, 2))  # Eq. 5
 
     def private(self, e_d: Tensor) -> Tensor:
         """W_private (B, d_S, d_S)."""
@@ -86,7 +86,7 @@ class QueryGenerator(nn.Module):
 
     def queries(self, e_d: Tensor, e_q: Tensor) -> Tensor:
         """(B, d_D) or (1, d_D), (B, d_Q) -> (B, G, d_Q): a query for each chunk, as attention takes them."""
-        private: Tensor = self.generator(torch.cat([e_d.expand(len(e_q), -1), e_q], dim=1))  # Eq. 6  (B, G·d_Q)
+        private: Tensor = self.generator(torch.cat([e_d.expand(e_q.shape[0], -1), e_q], dim=1))  # Eq. 6  (B, G·d_Q)
         return private.view(-1, self.chunks, e_q.shape[1]) + e_q.unsqueeze(1)  # Eq. 7
 
 

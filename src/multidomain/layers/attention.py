@@ -224,7 +224,7 @@ class CoActionAttention(TargetAttention):
     def _co_action(self, queries: Tensor, events: Tensor, mask: Tensor) -> Tensor:
         """(B, T, orders · Σ micro)."""
         parts = by_query(events, queries.shape[1])
-        batch, (chunks, each) = len(queries), parts.shape[1:3]
+        batch, (chunks, each) = queries.shape[0], parts.shape[1:3]
         h = torch.cat([parts**order for order in range(1, self.orders + 1)], dim=2)  # (B, G, orders·⌈T/G⌉, d_S)
         generated: Tensor = self.generator(queries)
         weights = generated.split_with_sizes(self._sizes, dim=2)

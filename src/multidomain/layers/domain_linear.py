@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from .dropout import Dropout
+from .exporting import exporting, own_linear, present
 from .grouped import grouped_linear, star_linear
 from .mlp import he_
 
@@ -26,12 +27,15 @@ class Segments:
         order: (B,), ``x[order]`` is sorted; None if the batch is, as one of a single domain is known to be.
         inverse: (B,), ``x_sorted[inverse]`` is in the batch's order again; None if it never left it.
         counts: rows of each domain 0 … M, the last being "unknown".
+        present: in a graph (:mod:`.exporting`), whose rows are not sorted and have no counts: the domains that have
+            rows (U,), and where among these each row's is (B,).
     """
 
     domain: Tensor
     order: Tensor | None
     inverse: Tensor | None
     counts: list[int]
+    present: tuple[Tensor, Tensor] | None = None
 
     @classmethod
     def of(cls, domain: Tensor, domains: int) -> Segments:
@@ -40,6 +44,9 @@ class Segments:
         Raises:
             IndexError: an id below 0 or above M.
         """
+        if exporting():
+            domain = domain.long()
+            return cls(domain, None, None, [], present(domain, domains + 1))
         lowest, highest = (int(end) for end in domain.aminmax()) if domain.numel() else (0, 0)
         if not 0 <= lowest <= highest <= domains:
             raise IndexError(
@@ -99,6 +106,8 @@ class StarLinear(nn.Module):
 
     def segmented(self, x: Tensor, segments: Segments) -> Tensor:
         """(B, i) -> (B, o), the rows sorted by domain."""
+        if segments.present is not None:
+            return own_linear(x, *segments.present, *self.star())
         shared, private = (self.weight, self.bias), (self.domain_weight, self.domain_bias)
         return star_linear(x, segments.counts, *shared, *private, sparse=self.sparse)  # Eq. 5-6
 
@@ -136,6 +145,8 @@ class DomainLinear(nn.Module):
 
     def segmented(self, x: Tensor, segments: Segments) -> Tensor:
         """(B, i) -> (B, o), the rows sorted by domain."""
+        if segments.present is not None:
+            return own_linear(x, *segments.present, self.domain_weight, self.domain_bias)
         return grouped_linear(x, segments.counts, self.domain_weight, self.domain_bias, sparse=self.sparse)
 
     def every(self, x: Tensor) -> Tensor:
@@ -222,6 +233,10 @@ class FoldedFCN(nn.Module):
     def forward(self, x: Tensor, segments: Segments) -> Tensor:
         """(B, in_features) -> (B, out_features), the rows sorted by domain."""
         weights = [(layer.domain_weight, layer.domain_bias) for layer in self.layers]
+        if segments.present is not None:
+            for weight, bias in weights[:-1]:
+                x = torch.relu(own_linear(x, *segments.present, weight, bias))
+            return own_linear(x, *segments.present, *weights[-1])
         outputs, end = [], 0
         for p, rows in enumerate(segments.counts):
             if rows:

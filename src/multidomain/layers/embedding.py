@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ..batch import Batch
 from ..inputs import PADDING, UNKNOWN, InputSchema
+from .exporting import exporting
 from .lookup import Ids, Lookup, indices, layout, own_and_once
 
 WORTH = 30_000  # repeated ids from which on pooling them apart is faster (measured with 100 and 500 rows)
@@ -43,7 +44,7 @@ class Embedded:
         (1, T), and so are the events below, where the batch says that all rows have the same history.
         """
         if not self._history:
-            return self.fields.new_zeros(len(self.fields), 0, dtype=torch.bool)
+            return self.fields.new_zeros(self.fields.shape[0], 0, dtype=torch.bool)
         return (torch.stack([ids for ids, _ in self._past()]) != PADDING).any(dim=0)
 
     def history(self, field: str) -> Tensor:
@@ -130,7 +131,7 @@ class InputEmbedding(nn.Module):
             ValueError: a field that is missing, or a number of columns that is not the schema's.
             IndexError: an id outside its vocabulary (looked for on the CPU only, where looking is cheap).
         """
-        looked_up = Lookup(len(batch), tuple(self._ids(*part) for part in self._parts(batch)))
+        looked_up = Lookup(batch.rows, tuple(self._ids(*part) for part in self._parts(batch)))
         pooled = looked_up if self.pool_history else looked_up.without(*self._histories)
         fields = pooled.pooled(self.table)  # (B, lookups, d)
         if self._numerical:
@@ -147,7 +148,7 @@ class InputEmbedding(nn.Module):
         groups = self._groups(batch)
         lookups = self.fields[: len(self.offsets)]
         whole = [(groups, tuple(range(len(lookups))))]
-        if self.training or not batch.repeated or not len(batch):
+        if self.training or not batch.repeated or not batch.rows:
             return whole
         first, last = self._histories
         own, once = own_and_once(lookups, (first, last), batch.repeated)
@@ -167,7 +168,7 @@ class InputEmbedding(nn.Module):
         ids = torch.cat(groups, dim=1).long()  # (B or 1, N)
         lengths = (*[1] * groups[0].shape[1], *(group.shape[1] for group in groups[1:]))  # columns of each field
         lookup = layout(fields, lengths, ids.device)[0]  # (N,): the field each column belongs to
-        if not ids.is_cuda:
+        if not ids.is_cuda and not exporting():
             self._check(ids, lookup)
         if self.training and self.unknown_rate > 0:
             replaced = torch.rand(ids.shape, device=ids.device) < self.unknown_rate

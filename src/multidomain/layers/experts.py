@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from .domain_linear import Segments
 from .dropout import Dropout
+from .exporting import own
 from .mlp import he_
 
 
@@ -97,6 +98,8 @@ class DomainExperts(nn.Module):
 
     def segmented(self, x: Tensor, segments: Segments) -> Tensor:
         """(B, c) -> (m, B, h): of each row its own domain's experts alone; rows sorted by domain."""
+        if segments.present is not None:
+            return self._in_graph(x, *segments.present)
         parts = [part.expand(self.experts, *part.shape) for part in x.split_with_sizes(segments.counts)]
         present = [p for p, part in enumerate(parts) if part.shape[1]]
         if not present:
@@ -106,6 +109,12 @@ class DomainExperts(nn.Module):
             for p in present:
                 parts[p] = self.dropout(torch.relu(torch.baddbmm(biases[p], parts[p], weights[p])))
         return torch.cat([parts[p] for p in present], dim=1)
+
+    def _in_graph(self, x: Tensor, which: Tensor, index: Tensor) -> Tensor:
+        """The same where the rows are in any order: the experts of the domains that are present, on all rows."""
+        for layer in self.layers:  # (U, m, B, …)
+            x = torch.relu(torch.matmul(x, layer.domain_weight[which]) + layer.domain_bias[which])
+        return own(x.transpose(1, 2), index).transpose(0, 1)
 
 
 def mix(gate: Tensor, outputs: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .domain_linear import Segments
+from .exporting import exporting
 from .grouped import grouped_linear
 from .mlp import he_
 
@@ -33,7 +34,9 @@ class Distinct:
 
     @classmethod
     def of(cls, condition: Tensor) -> Distinct:
-        """Find them; rows are the same if their bits are."""
+        """Find them; rows are the same if their bits are. In a graph every row is taken for a different one."""
+        if exporting():
+            return cls(condition, torch.arange(condition.shape[0], device=condition.device))
         index = _classes(condition.detach())
         size = int(index.max()) + 1 if len(index) else 0
         position = torch.arange(len(index), device=index.device)
@@ -125,7 +128,7 @@ class GeneratedLinear(nn.Module):
             weight = F.linear(condition, A[: self.size], a[: self.size])  # b apart: no gradient of W and b to be joined
             output = (x.unsqueeze(2) @ weight.view(*x.shape, self.out_features))[:, :, 0]  # (B, G, o)
             return output if len(a) == self.size else output + F.linear(condition, A[self.size :], a[self.size :])
-        shape = (len(x), self.out_features, A.shape[1])
+        shape = (x.shape[0], self.out_features, A.shape[1])
         layers = (x @ A[: self.size].view(self.in_features, -1)).view(shape)  # (B, o, k)
         same = x @ a[: self.size].view(self.in_features, self.out_features)  # (B, o), whatever the condition
         output = torch.baddbmm(same.unsqueeze(1), condition, layers.transpose(1, 2))  # (B, G, o)
@@ -136,6 +139,8 @@ class GeneratedLinear(nn.Module):
 
 def _rows(x: Tensor, index: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """``x[r] @ weight[index[r]] + bias[index[r]]`` for each row r: (B, n, i), (B,), (U, i, o), (U, o) -> (B, n, o)."""
+    if exporting():
+        return torch.baddbmm(bias.unsqueeze(1), x, weight)
     if len(index) < _FEW * len(weight) or not len(index):
         weight, bias = (one.index_select(0, index) for one in (weight, bias))  # whose gradient has one order of summing
         return torch.baddbmm(bias.unsqueeze(1), x, weight)

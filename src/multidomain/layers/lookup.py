@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from ..inputs import PADDING
+from .exporting import exporting
+from .exporting import pooled as exported_pooled
 from .pooling import pooled_sum
 
 
@@ -52,8 +54,10 @@ class Ids:
         batch, columns = self.rows.shape
         if columns == 0:
             return table.weight.new_zeros(batch, len(self.lengths), table.embedding_dim)
-        firsts = layout(self.fields, self.lengths, self.rows.device)[1]
         weights = self._weights(table.weight.dtype)
+        if exporting():
+            return exported_pooled(table.weight, self.rows, self.lengths, weights)
+        firsts = layout(self.fields, self.lengths, self.rows.device)[1]
         pooled = pooled_sum(table.weight, self.rows, firsts, weights, sparse=table.sparse)
         return pooled.view(batch, len(self.lengths), table.embedding_dim)
 
@@ -79,16 +83,26 @@ def own_and_once(
     return tuple(place for place in range(len(lookups)) if place not in once), tuple(sorted(once))
 
 
-@lru_cache(maxsize=256)
 def layout(fields: tuple[int, ...], lengths: tuple[int, ...], device: torch.device) -> tuple[Tensor, Tensor]:
     """The field that each of the N columns belongs to (N,), and the first column of each field."""
+    return (_layout.__wrapped__ if exporting() else _layout)(fields, lengths, device)
+
+
+@lru_cache(maxsize=256)
+def _layout(fields: tuple[int, ...], lengths: tuple[int, ...], device: torch.device) -> tuple[Tensor, Tensor]:
     of_column = tuple(field for field, length in zip(fields, lengths, strict=True) for _ in range(length))
     return indices(of_column, device), indices((0, *accumulate(lengths))[:-1], device)
 
 
-@lru_cache(maxsize=256)
 def indices(numbers: tuple[int, ...], device: torch.device) -> Tensor:
     """int64 (n,), made once; they are not to be written to."""
+    if exporting():  # what a graph is made of is not to be met by batches
+        return torch.tensor(numbers, dtype=torch.int64, device=device)
+    return _indices(numbers, device)
+
+
+@lru_cache(maxsize=256)
+def _indices(numbers: tuple[int, ...], device: torch.device) -> Tensor:
     with torch.inference_mode(False):  # made while scoring, they may be used in training
         return torch.tensor(numbers, dtype=torch.int64, device=device)
 

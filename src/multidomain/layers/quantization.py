@@ -77,7 +77,7 @@ class ResidualQuantizer(nn.Module):
         if x.dim() == 3 and x.shape[1] != self.depth:
             raise ValueError(f"the input has {x.shape[1]} levels, the quantizer {self.depth}")
         x = x.to(self.codebooks.dtype)
-        learning = self.training and len(x) > 0
+        learning = self.training and x.shape[0] > 0
         if learning and not self.seeded:
             self._seed(x.detach())
         inputs, codes = self._levels(x.detach())  # (B, D, z), (B, D)
@@ -88,7 +88,7 @@ class ResidualQuantizer(nn.Module):
         whole, each = (straight.sum(1), straight) if x.dim() == 3 else (straight, straight.unsqueeze(1))
         to_codes = F.mse_loss(e, inputs, reduction="sum")  # inputs + each is x_b^(d) of Eq. 5
         to_inputs = F.mse_loss(inputs + each, e.detach(), reduction="sum")
-        loss = (to_codes + self.beta * to_inputs) / max(len(x), 1)  # Eq. 5
+        loss = (to_codes + self.beta * to_inputs) / max(x.shape[0], 1)  # Eq. 5
         s_D = e.detach().sum(1)  # Eq. 4  (B, z)
         return s_D + whole, codes, loss
 

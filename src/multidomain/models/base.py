@@ -57,9 +57,11 @@ class MultiDomainModel(nn.Module, ABC):
         inputs: batch -> fields, z and condition.
         normalization: ``(z (B, c), domain (B,)) -> (B, c)``.
         auxiliary: STAR's auxiliary network, or None; made by :meth:`add_auxiliary`.
+        logit_offset: a constant added to every logit; training sets it where it meets a share of the negatives alone.
     """
 
     auxiliary: AuxiliaryNetwork | None
+    logit_offset: float | None = None
 
     def __init__(
         self,
@@ -99,7 +101,12 @@ class MultiDomainModel(nn.Module, ABC):
             self.auxiliary = AuxiliaryNetwork(features=self.inputs.width, condition=condition)
 
     def with_auxiliary(self, logit: Tensor, x: Inputs) -> Tensor:
-        """``s_m + s_a`` (STAR, Eq. 7), or ``s_m`` (B,) itself without auxiliary network: the last step of `forward`."""
+        """``s_m + s_a`` (STAR, Eq. 7), or ``s_m`` (B,) itself without auxiliary network: the last step of `forward`.
+
+        To both the offset of the logits is added, if there is one.
+        """
+        if self.logit_offset:
+            logit = logit + self.logit_offset
         if self.auxiliary is None:
             return logit
         s_a: Tensor = self.auxiliary(x.z, x.condition)  # z before normalization

@@ -233,9 +233,9 @@ class FieldScores(nn.Module):
 
     def forward(self, e_s: Tensor) -> Tensor:
         """(B, condition) -> (B, G, I)."""
-        parts = e_s.view(len(e_s), *self.weight.shape[:2])  # (B, 1 or G, …)
+        parts = e_s.view(e_s.shape[0], *self.weight.shape[:2])  # (B, 1 or G, …)
         scores = torch.einsum("bgk,gko->bgo", parts, self.weight).flatten(1) + self.bias
-        return scores.view(len(e_s), *self.size)
+        return scores.view(e_s.shape[0], *self.size)
 
 
 class FieldAttention(nn.Module):

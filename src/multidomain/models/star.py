@@ -116,7 +116,7 @@ class FoldedStar(nn.Module):
     def __init__(self, star: Star) -> None:
         super().__init__()
         assert isinstance(star.fcn, StarFCN)
-        self.domains = star.schema.domains
+        self.domains, self.logit_offset = star.schema.domains, star.logit_offset
         self.inputs = copy.deepcopy(star.inputs)
         self.auxiliary = copy.deepcopy(star.auxiliary)
         if isinstance(star.normalization, PartitionedNorm):
@@ -133,4 +133,4 @@ class FoldedStar(nn.Module):
         z = self.normalization(segments.sort(x.z), segments.domain)  # (B, c)
         s_m = segments.unsort(self.fcn(z, segments))[:, 0]  # (B,)
         s_a: Tensor | float = 0.0 if self.auxiliary is None else self.auxiliary(x.z, x.condition)
-        return s_m + s_a
+        return s_m + s_a + (self.logit_offset or 0.0)

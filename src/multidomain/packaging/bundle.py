@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import ast
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-ENTRY = Path("packaging/scorer.py")
+ENTRIES = (Path("packaging/scorer.py"), Path("packaging/onnx_scorer.py"))
 
 
-def needed(root: Path = ROOT, entry: Path = ENTRY) -> list[Path]:
-    """The modules below ``root`` that scoring needs: the scorer, all models and layers, and what they import of it."""
+def needed(root: Path = ROOT, entries: Sequence[Path] = ENTRIES) -> list[Path]:
+    """The modules below ``root`` that scoring needs: the scorers, all models and layers, and what they import of it."""
     found: set[Path] = set()
     waiting = [
-        entry,
+        *(entry for entry in entries if (root / entry).is_file()),
         *(path.relative_to(root) for name in ("models", "layers") for path in (root / name).rglob("*.py")),
     ]
     while waiting:

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import importlib.metadata
-import json
 import logging
 import math
-import shutil
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import tracking
 from ..errors import DataError
 from ..schema import Variant
-from . import bundle
+from . import contents
 
 if TYPE_CHECKING:
     import numpy as np
@@ -26,10 +24,13 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.models import ModelSignature
 
+    from ..evaluation.gate import Decision
+
 logger = logging.getLogger(__name__)
 
 CHAMPION, CHALLENGER = "champion", "challenger"
 TOLERANCE, FOLDED_TOLERANCE = 1e-6, 1e-5  # of a score; weights folded for serving round differently
+ONNX_TOLERANCE = 1e-5  # and so does onnxruntime
 REQUIREMENTS = ("mlflow", "numpy", "pandas", "pyarrow", "safetensors", "torch")
 EXAMPLES = 3
 METRICS_AT_ONCE = 1000  # MLflow takes no more in one call
@@ -48,6 +49,10 @@ class Training:
         history: one row per epoch, with a column ``epoch``.
         encoder, model, plots, insights: folders.
         data: a fingerprint of the encoded data.
+        rows: of each split.
+        onnx: whether the package gets an ONNX file.
+        calibration: as :class:`calibration.Calibration` writes it; empty: none.
+        reports: further files for the run: name -> what is written there as JSON.
     """
 
     variant: Variant
@@ -60,18 +65,23 @@ class Training:
     plots: Path
     insights: Path
     data: str
+    rows: Mapping[str, int] = field(default_factory=dict)
+    onnx: bool = False
+    calibration: Mapping[str, Any] = field(default_factory=dict)
+    reports: Mapping[str, Any] = field(default_factory=dict)
 
 
-def package(training: Training, rows: pd.DataFrame, scores: np.ndarray) -> dict[str, Any]:
+def package(training: Training, rows: pd.DataFrame, scores: np.ndarray, decision: Decision) -> dict[str, Any]:
     """Record, package, check and register one training.
 
     Args:
         training: what to package.
         rows: (N, columns) rows of the test split as the feature stage delivers them.
         scores: (N,) what the run predicted for them.
+        decision: of the quality gate: whether the version becomes champion.
 
     Returns:
-        ``run_id, model, version, uri, alias, path, checks``, ready for JSON.
+        ``run_id, model, version, uri, alias, path, checks, gate``, ready for JSON.
 
     Raises:
         DataError: the packaged model, loaded back, scores ``rows`` differently. Nothing is registered then.
@@ -86,10 +96,12 @@ def package(training: Training, rows: pd.DataFrame, scores: np.ndarray) -> dict[
     with mlflow.start_run(experiment_id=experiment, run_name=run_name, nested=nested) as run:
         _record(client, run.info.run_id, training)
         logged = _log_model(training, rows)
-        checks = _check(logged.model_uri, rows, scores, folded=logged.metadata["folded"])
+        tolerance = FOLDED_TOLERANCE if logged.metadata["folded"] else TOLERANCE
+        checks = {**_check(logged.model_uri, rows, scores, tolerance), "folded": logged.metadata["folded"]}
+        if training.onnx:
+            checks["onnx"] = _check(logged.model_uri, rows, scores, ONNX_TOLERANCE, engine="onnx")
         version = _register(client, logged.model_uri, name)
-    alias = _alias(client, name, version)
-    logger.info("registered %s version %s (%s)", name, version, alias)
+    alias = _alias(client, name, version, decision)
     return {
         "run_id": run.info.run_id,
         "model": name,
@@ -98,6 +110,7 @@ def package(training: Training, rows: pd.DataFrame, scores: np.ndarray) -> dict[
         "alias": alias,
         "path": _place(logged.artifact_path),
         "checks": checks,
+        "gate": {"passed": decision.passed, "reasons": list(decision.reasons), **decision.figures},
     }
 
 
@@ -114,7 +127,7 @@ def signature(encoder: Path, variant: Variant) -> ModelSignature:
     from mlflow.types.schema import AnyType, Array
 
     from ..encoder import Encoder
-    from .scorer import columns
+    from .rows import columns
 
     plain = {pa.string(): DataType.string, pa.int64(): DataType.long, pa.float64(): DataType.double}
     nullable = {feature.name: feature.nullable for feature in variant.features}
@@ -132,9 +145,10 @@ def signature(encoder: Path, variant: Variant) -> ModelSignature:
     return ModelSignature(inputs=Schema(specs), outputs=Schema([ColSpec(DataType.double, "score")]))
 
 
-def requirements() -> list[str]:
+def requirements(*, onnx: bool = False) -> list[str]:
     """What a package needs installed, at the versions running now."""
-    return [f"{name}=={importlib.metadata.version(name).split('+')[0]}" for name in REQUIREMENTS]
+    names = (*REQUIREMENTS, "onnxruntime") if onnx else REQUIREMENTS
+    return [f"{name}=={importlib.metadata.version(name).split('+')[0]}" for name in names]
 
 
 def _record(client: MlflowClient, run: str, training: Training) -> None:
@@ -155,7 +169,8 @@ def _record(client: MlflowClient, run: str, training: Training) -> None:
         client.log_batch(run, metrics=measured[start : start + METRICS_AT_ONCE])
     client.log_artifacts(run, str(training.plots), "plots")
     client.log_artifacts(run, str(training.insights), "insights")
-    client.log_dict(run, dict(training.metrics), "metrics.json")
+    for name, content in {"metrics": training.metrics, **training.reports}.items():
+        client.log_dict(run, dict(content), f"{name}.json")
     client.log_text(run, training.history.to_csv(index=False), "history.csv")
 
 
@@ -187,76 +202,59 @@ def _log_model(training: Training, rows: pd.DataFrame) -> Any:
 
     declared = signature(training.encoder, training.variant)
     with tempfile.TemporaryDirectory() as scratch:
-        artifacts = {"encoder": Path(scratch) / "encoder", "model": Path(scratch) / "model"}
-        shutil.copytree(training.encoder, artifacts["encoder"])
-        folded = serving_form(training.model, artifacts["model"])
-        if folded:  # a later training may start from what was trained
-            artifacts["training"] = Path(shutil.copytree(training.model, Path(scratch) / "training"))
-        code = Path(scratch) / "code"
-        bundle.copy(code / "new")
-        own = f"multidomain_scorer_{tracking.fingerprint(code, *artifacts.values())}"
-        (code / "new").rename(code / own)
+        made = contents.write(
+            Path(scratch),
+            encoder=training.encoder,
+            model=training.model,
+            card=contents.card_of(training),
+            calibration=training.calibration,
+            onnx=training.onnx,
+        )
+        mlflow.log_artifact(str(made.artifacts["card"]))
         example = rows[declared.inputs.input_names()].head(EXAMPLES).reset_index(drop=True)
-        with _path_kept():
+        with path_kept():
             return mlflow.pyfunc.log_model(
                 name=training.architecture,
                 python_model=str(Path(__file__).with_name("loader.py")),
-                artifacts={name: str(path) for name, path in artifacts.items()},
-                code_paths=[str(code / own)],
-                model_config={"package": own},
+                artifacts={name: str(path) for name, path in made.artifacts.items()},
+                code_paths=[str(made.code)],
+                model_config={"package": made.code.name, "engine": "torch"},
                 signature=declared,
                 input_example=example,
-                pip_requirements=requirements(),
+                pip_requirements=requirements(onnx=made.onnx),
                 metadata={
                     "dataset": training.variant.schema.name,
                     "variant": training.variant.name,
                     "architecture": training.architecture,
                     "data_fingerprint": training.data,
-                    "folded": folded,
+                    "folded": made.folded,
+                    "onnx": made.onnx,
                 },
             )
 
 
-def serving_form(model: Path, target: Path) -> bool:
-    """Copy a model's folder to ``target``, its weights folded for serving where the model can; whether they were."""
-    from safetensors.torch import save_file
-
-    from .scorer import restore
-
-    trained = restore(model)
-    served = trained.serving_form()
-    if served is trained:
-        shutil.copytree(model, target)
-        return False
-    target.mkdir()
-    about = json.loads((model / "model.json").read_text(encoding="utf-8"))
-    (target / "model.json").write_text(json.dumps({**about, "serving": True}, indent=1), encoding="utf-8")
-    weights = {name: tensor.clone().contiguous() for name, tensor in served.state_dict().items()}
-    save_file(weights, target / "weights.safetensors")
-    return True
-
-
-def _check(uri: str, rows: pd.DataFrame, scores: np.ndarray, *, folded: bool) -> dict[str, Any]:
+def _check(
+    uri: str, rows: pd.DataFrame, scores: np.ndarray, tolerance: float, *, engine: str = "torch"
+) -> dict[str, Any]:
     """Load the package back and score rows with it, through MLflow's own checks of their types."""
     import mlflow
     import numpy as np
 
-    with _path_kept():
-        loaded = mlflow.pyfunc.load_model(uri)
+    with path_kept():
+        loaded = mlflow.pyfunc.load_model(uri, model_config={"engine": engine})
     names = loaded.metadata.get_input_schema().input_names()
     difference = np.abs(loaded.predict(rows[names])["score"].to_numpy() - scores)
-    tolerance = FOLDED_TOLERANCE if folded else TOLERANCE
     largest = float(difference.max(initial=0.0))
     if not largest <= tolerance:
         worst = int(np.argmax(np.nan_to_num(difference, nan=np.inf)))
         key = f"impression {rows['impression_id'].iloc[worst]}" if "impression_id" in rows else f"row {worst}"
         raise DataError(
-            "The packaged model does not score like the run: "
+            f"The packaged model{' (its ONNX file)' if engine == 'onnx' else ''} does not score like the run: "
             f"{int((~(difference <= tolerance)).sum()):,} of {len(rows):,} rows of the test split differ by more than "
             f"{tolerance:g}, the most by {largest:g} ({key}). Nothing was registered. Train and evaluate again, "
             "then package."
         )
-    return {"rows": len(rows), "max_difference": largest, "tolerance": tolerance, "folded": folded}
+    return {"rows": len(rows), "max_difference": largest, "tolerance": tolerance}
 
 
 def _register(client: MlflowClient, uri: str, name: str) -> str:
@@ -277,16 +275,18 @@ def _active_run() -> str:
     return str(run.info.run_id)
 
 
-def _alias(client: MlflowClient, name: str, version: str) -> str:
-    """The first version is the champion, later ones challenge it."""
-    from mlflow.exceptions import MlflowException
-
-    try:
-        client.get_model_version_by_alias(name, CHAMPION)
-        alias = CHALLENGER
-    except MlflowException:
-        alias = CHAMPION
+def _alias(client: MlflowClient, name: str, version: str, decision: Decision) -> str:
+    """Champion if the gate let it pass, else challenger; why is in the version's tags and in the log."""
+    alias = CHAMPION if decision.passed else CHALLENGER
+    client.set_model_version_tag(name, version, "gate", "passed" if decision.passed else "refused")
+    for number, reason in enumerate(decision.reasons, start=1):
+        client.set_model_version_tag(name, version, f"gate_reason_{number}", reason)
+    for figure, value in decision.figures.items():
+        client.set_model_version_tag(name, version, f"gate_{figure}", f"{value:.6f}")
     client.set_registered_model_alias(name, alias, version)
+    said = " ".join(decision.reasons)
+    level = logging.INFO if decision.passed and not said else logging.WARNING
+    logger.log(level, "registered %s version %s as %s%s", name, version, alias, f": {said}" if said else "")
     return alias
 
 
@@ -300,7 +300,7 @@ def _place(address: str) -> str:
 
 
 @contextlib.contextmanager
-def _path_kept() -> Iterator[None]:
+def path_kept() -> Iterator[None]:
     """MLflow puts the code of every model it loads on the search path; here it goes off it again."""
     before = list(sys.path)
     try:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import tracking
 from ..errors import ConfigurationError
-from .package import CHAMPION
+from ..io.atomic import remove
+from .package import CHAMPION, path_kept
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -53,13 +55,43 @@ def load(name: str, version: str) -> Any:
     import mlflow
 
     tracking.connect()
-    return mlflow.pyfunc.load_model(f"models:/{name}/{version}")
+    with path_kept():
+        return mlflow.pyfunc.load_model(f"models:/{name}/{version}")
 
 
 def scorer(name: str, version: str) -> Scorer:
     """What scores rows with a registered model; see :func:`find` for its name and version."""
     found: Scorer = load(name, version).unwrap_python_model().scorer
     return found
+
+
+def of_variant(key: str) -> dict[str, int]:
+    """The registered models of ``<dataset>/<variant>``: name -> number of versions."""
+    from ..models import architectures
+
+    client = tracking.connect()
+    versions = {name: len(_search(client, name)) for name in (tracking.model_name(key, one) for one in architectures())}
+    return {name: count for name, count in versions.items() if count}
+
+
+def delete(name: str) -> None:
+    """Delete a registered model with all its versions, and the files of those that lie in this project's MLflow."""
+    client = tracking.connect()
+    folder = (tracking.data_folder() / "mlflow" / "artifacts").resolve()
+    for version in _search(client, name):
+        logged = version.model_id or str(version.source).removeprefix("models:/")
+        if logged.startswith("m-"):
+            place = Path(_plain(client.get_logged_model(logged).artifact_location)).resolve()
+            client.delete_logged_model(logged)
+            if place.is_relative_to(folder) and place != folder:
+                remove(place)
+    client.delete_registered_model(name)
+
+
+def _plain(address: str) -> str:
+    from mlflow.utils.file_utils import local_file_uri_to_path
+
+    return str(local_file_uri_to_path(address))  # type: ignore[no-untyped-call]
 
 
 def _search(client: MlflowClient, name: str) -> list[Any]:

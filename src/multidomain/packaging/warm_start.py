@@ -36,6 +36,7 @@ class Start:
         encoder: that its ids are of.
         weights: its state in the form that is trained.
         digest: of those weights.
+        offset: of its logits.
     """
 
     source: str
@@ -44,6 +45,7 @@ class Start:
     encoder: Encoder
     weights: Mapping[str, Tensor]
     digest: str
+    offset: float = 0.0
 
 
 def find(key: str, architecture: str, wanted: str | int) -> Start:
@@ -100,6 +102,7 @@ def read(folder: Path, source: str | None = None) -> Start:
         encoder=Encoder.load(parts / "encoder"),
         weights=load_file(weights),
         digest=hashlib.sha256(weights.read_bytes()).hexdigest(),
+        offset=about.get("logit_offset", 0.0),
     )
 
 
@@ -129,6 +132,7 @@ def apply(
 
     _check_same_model(start, architecture, config)
     growth = Growth.between(start.encoder, encoder)
+    network.logit_offset = start.offset
     network.load_state_dict(grow(start.weights, network, growth, architecture, config))
     logger.info("Training starts from %s.\n%s", start.source, growth.describe())
     difference = _largest_difference(start, network, growth, rows)
@@ -172,6 +176,7 @@ def _largest_difference(start: Start, network: MultiDomainModel, growth: Growth,
     before = build(start.architecture, growth.old, **start.config).eval()
     torch.set_rng_state(torch_state)
     before.load_state_dict(dict(start.weights))
+    before.logit_offset = start.offset
     batch, training = rows.batch(slice(0, COMPARED)), network.training
     with torch.inference_mode():
         then = torch.sigmoid(before(growth.translated(batch)).double())

@@ -173,4 +173,4 @@ class Behaviour(nn.Module):
     def _facilitate(self, e_t: Tensor, e_d: Tensor) -> Tensor:
         """(B, heads, a)."""
         factors: Tensor = self.facilitator(torch.cat([e_t, e_d], dim=1))
-        return factors.view(len(e_t), self.heads, factors.shape[1] // self.heads)
+        return factors.view(e_t.shape[0], self.heads, factors.shape[1] // self.heads)

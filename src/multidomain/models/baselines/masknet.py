@@ -147,5 +147,5 @@ class FieldNorm(nn.Module):
 
     def forward(self, v_emb: Tensor) -> Tensor:
         """(B, c) -> (B, c)."""
-        fields = v_emb.reshape(len(v_emb), v_emb.shape[1] // self.features, self.features)  # (B, f, d)
+        fields = v_emb.reshape(v_emb.shape[0], v_emb.shape[1] // self.features, self.features)  # (B, f, d)
         return torch.addcmul(self.bias, F.layer_norm(fields, [self.features]).flatten(1), self.weight)

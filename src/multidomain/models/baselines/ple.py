@@ -98,7 +98,7 @@ class Extraction(nn.Module):
 
     def mix_own(self, own: Tensor, segments: Segments, E_k: Tensor, E_s: Tensor) -> Tensor:
         """g^{k,j} of each row's own domain k: g^{k,j-1} (B, i) and all experts' outputs -> (B, h)."""
-        rows = torch.arange(len(own), device=own.device)
+        rows = torch.arange(own.shape[0], device=own.device)
         chosen = E_k[segments.domain, :, rows].transpose(0, 1)  # (m_k, B, h)
         return mix(self.own_gate(own, segments), torch.cat([chosen, E_s]))  # Eq. 1, 3, 5
 
@@ -219,4 +219,4 @@ def _own(every: Tensor, segments: Segments) -> Tensor:
     """Of what all domains have for each row, what its own domain has: (M+1, B, i), or (B, i) for all, -> (B, i)."""
     if every.dim() == 2:
         return every
-    return every[segments.domain, torch.arange(len(segments.domain), device=every.device)]
+    return every[segments.domain, torch.arange(segments.domain.shape[0], device=every.device)]
