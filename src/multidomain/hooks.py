@@ -250,6 +250,10 @@ def _check_parameters(given: Mapping[str, Any], declared: Mapping[str, Any], pre
 
 def _check_models(pipeline: Pipeline, catalog: DataCatalog) -> None:
     """A misspelt option of a model or of its training ends the run before the data is prepared."""
+    if "params:package" in pipeline.inputs():
+        from .packaging.options import PackageOptions
+
+        PackageOptions.of(catalog.load("params:package"))
     sections = [name.removesuffix(".training") for name in sorted(pipeline.inputs()) if name.endswith(".training")]
     if not sections:
         return

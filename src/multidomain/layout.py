@@ -83,6 +83,7 @@ def layout(schema: Schema) -> Layout:
             plan.add("impressions", Column(name=name, type="float64", use=f"labels.{label.name}"))
     _add_features(schema, plan)
     _add_domains(schema, plan)
+    _add_weight(schema, plan)
     for split in schema.splits:
         if split.column is not None and not plan.knows(split.column):
             plan.add("impressions", Column(name=split.column, type="string", use=f"splits.{split.name}.column"))
@@ -124,6 +125,22 @@ def _add_domains(schema: Schema, plan: _Plan) -> None:
                     f"bins are edges of a number, but {known.use} reads column '{name}' as {_words(known)}. "
                     "Give it type: int or float.",
                 )
+
+
+def _add_weight(schema: Schema, plan: _Plan) -> None:
+    name = schema.roles.weight
+    if name is None:
+        return
+    known = plan.column(name)
+    if known is None:
+        plan.add("impressions", Column(name=name, type="float64", use="roles.weight"))
+    elif name not in plan.tables["impressions"] or known.type not in ("int64", "float64", "int8"):
+        raise plan.fail(
+            "roles.weight",
+            f"a weight is a number of the impression, but {known.use} reads column '{name}' as {_words(known)}"
+            f"{'' if name in plan.tables['impressions'] else ' of another table'}. Name a column of numbers of the "
+            "impressions.",
+        )
 
 
 class _Plan:

@@ -26,6 +26,7 @@ from .schema_parts import SPLITS as SPLITS
 from .schema_parts import TRUTHS as TRUTHS
 from .schema_parts import UNKNOWN_DOMAIN as UNKNOWN_DOMAIN
 from .schema_parts import WEB as WEB
+from .schema_parts import WEIGHT as WEIGHT
 from .schema_parts import CountKey as CountKey
 from .schema_parts import Domain as Domain
 from .schema_parts import Feature as Feature

@@ -17,7 +17,11 @@ REMAINDER = "remainder"
 WEB = ("https://", "http://")  # how an address begins that a file is fetched from
 UNKNOWN_DOMAIN = "unknown"
 TRUTHS = ("true_probability", "blind_probability")  # their names from partition on, where a log knows its truth
-RESERVED = ("impression_id", "user", "item", "group", "timestamp", "domain", "domain_id", "label", "split", *TRUTHS)
+WEIGHT = "sample_weight"  # its name from partition on, where a log says how much a row counts
+RESERVED = (
+    *("impression_id", "user", "item", "group", "timestamp", "domain", "domain_id", "label", "split"),
+    *(*TRUTHS, WEIGHT),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +64,7 @@ class Roles:
     group: str | None = None  # what GAUC groups by; default the user
     timestamp: str | None = None
     impression: str | None = None  # default: the row's number
+    weight: str | None = None  # how much a row counts in training, where training.sample_weight is true
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,8 +18,9 @@ warnings.filterwarnings("ignore", message="Option '--pipeline'")  # both spellin
 
 from . import resolvers  # noqa: E402
 from .hooks import DigestHooks, ProjectHooks  # noqa: E402
+from .space import SpaceHooks  # noqa: E402
 
-HOOKS = (ProjectHooks(), DigestHooks())
+HOOKS = (ProjectHooks(), DigestHooks(), SpaceHooks())
 CONFIG_LOADER_ARGS = {
     "base_env": "base",
     "default_run_env": "local",

@@ -13,6 +13,7 @@ from learnable import INPUTS, write_encoded
 from torch import nn
 
 from multidomain.batch import Batch
+from multidomain.calibration import logistic
 from multidomain.errors import ConfigurationError, DataError, UserError
 from multidomain.evaluation.metrics import auc
 from multidomain.models import build
@@ -23,7 +24,7 @@ from multidomain.training.config import TrainingConfig
 from multidomain.training.guard import GradientGuard, TrainingError
 from multidomain.training.loop import fit
 from multidomain.training.optimizers import Optimizers, decays
-from multidomain.training.prediction import predict
+from multidomain.training.prediction import predicted_logits
 
 SMALL = {"embedding_dim": 4, "hidden": [8], "dropout": 0.1}
 
@@ -39,6 +40,10 @@ def trained(encoded: Path, folder: Path, *, seed: int = 0, model: MultiDomainMod
     splits = EncodedSplit(encoded, "train"), EncodedSplit(encoded, "validation")
     result = fit(model, *splits, settings, seed=seed, device="cpu", checkpoints=folder, show_progress=False)
     return model, result
+
+
+def predict(model: nn.Module, split: EncodedSplit, **options) -> np.ndarray:
+    return logistic(predicted_logits(model, split, **options).astype(np.float64))
 
 
 def equal(one: nn.Module, other: nn.Module) -> bool:

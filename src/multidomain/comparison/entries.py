@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from ..errors import ConfigurationError, unknown_key
@@ -42,7 +42,7 @@ class Entry:
         return {
             "architecture": self.architecture,
             "model": {key: value for key, value in sorted(model.items()) if key not in _LIMITS},
-            "training": asdict(TrainingConfig(**self.training)),
+            "training": TrainingConfig(**self.training).settings(),
         }
 
     def check(self) -> None:

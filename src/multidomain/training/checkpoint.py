@@ -14,7 +14,7 @@ import logging
 import os
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -64,12 +64,23 @@ def fingerprint(
     """What a checkpoint must agree with to be gone on from: part -> digest."""
     shapes = {name: list(value.shape) for name, value in model.state_dict().items()}
     return {
-        "configuration": _digest(asdict(config)),
+        "configuration": _digest(config.settings()),
         "architecture": _digest([type(model).__qualname__, repr(model), shapes, dict(architecture or {})]),
         "seed": str(seed),
         "training rows": train.digest(),
         "validation rows": validation.digest(),
     }
+
+
+def require_room(folder: Path, model: nn.Module) -> None:
+    """Look, before the first epoch, for the room that a checkpoint takes after it: weights and Adam's two moments.
+
+    Raises:
+        DataError: the disk has less.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = sum(tensor.numel() * tensor.element_size() for tensor in model.state_dict().values())
+    require_space(folder, 3 * weights + (1 << 20), _WRITING)
 
 
 class Checkpoints:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from ..errors import ConfigurationError, unknown_key
@@ -18,6 +18,8 @@ _CHOICES = {
 _WHOLE = ("epochs", "batch_size", "evaluation_batch_size", "shuffle_window")
 _POSITIVE = ("learning_rate", "embedding_learning_rate", "clip_norm")
 _NOT_NEGATIVE = ("weight_decay", "embedding_weight_decay")
+_SWITCHES = ("sample_weight",)
+_LATER = ("negative_rate", "sample_weight")  # settings of no account at their default: results made before are the same
 _MAY_BE_NONE = ("embedding_learning_rate", "clip_norm", "patience")
 
 
@@ -42,6 +44,9 @@ class TrainingConfig:
         clip_norm: the largest norm of the gradient of all parameters together; None does not clip.
         schedule: ``constant``, or ``cosine`` from the learning rates down to zero over all steps of `epochs`.
         shuffle_window: rows shuffled together; up to this many rows, an epoch is one full permutation.
+        negative_rate: the share of the negatives that an epoch meets, drawn anew for each, beside all positives; what
+            the model learns is corrected for it, see :mod:`.sampling`. Validation and test are never sampled.
+        sample_weight: whether rows count by the column that the schema names (``roles: {weight: …}``).
 
     Raises:
         ConfigurationError: an unknown key, a value of another type or out of range.
@@ -61,6 +66,8 @@ class TrainingConfig:
     clip_norm: float | None = None
     schedule: str = "constant"
     shuffle_window: int = 1 << 22
+    negative_rate: float = 1.0
+    sample_weight: bool = False
 
     def __new__(cls, **values: Any) -> TrainingConfig:
         """Names an unknown key before the generated constructor meets it."""
@@ -74,6 +81,11 @@ class TrainingConfig:
     def from_dict(cls, raw: Mapping[str, Any]) -> TrainingConfig:
         """The settings of a configuration section."""
         return cls(**raw)
+
+    def settings(self) -> dict[str, Any]:
+        """What a result depends on: every setting, less those that came later and are at their default."""
+        plain = {field.name: field.default for field in fields(self) if field.name in _LATER}
+        return {key: value for key, value in asdict(self).items() if key not in plain or value != plain[key]}
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -90,9 +102,13 @@ def _problem(name: str, value: Any) -> str | None:
         return None if value in _CHOICES[name] else f"one of {', '.join(_CHOICES[name])}"
     if name in _WHOLE or name == "patience":
         return None if _is_whole(value) and value >= 1 else "a whole number of at least 1" + _or_null(name)
+    if name in _SWITCHES:
+        return None if isinstance(value, bool) else "true or false"
     number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
     if name in _NOT_NEGATIVE:
         return None if number and value >= 0 else "a number of at least 0"
+    if name == "negative_rate":
+        return None if number and 0 < value <= 1 else "a number above 0 and at most 1"
     return None if number and value > 0 else "a number above 0" + _or_null(name)
 
 

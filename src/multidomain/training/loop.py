@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +23,7 @@ from ..evaluation.metrics import auc
 from ..models.base import MultiDomainModel
 from ..progress import progress
 from ..tensors import EncodedSplit
-from .checkpoint import Checkpoints, TrainingState, fingerprint, plain_weights
+from .checkpoint import Checkpoints, TrainingState, fingerprint, plain_weights, require_room
 from .config import TrainingConfig
 from .device import autocast, choose_device, keep_freed_memory, use_available_cores
 from .guard import GradientGuard, TrainingError
@@ -31,6 +31,8 @@ from .loading import EpochLoader
 from .moments import settle_moments
 from .optimizers import Optimizers
 from .prediction import logits
+from .sampling import offset
+from .weights import sample_weights
 
 logger = logging.getLogger(__name__)
 REFRESH = {"cuda": 50, "cpu": 10}  # steps between two looks at the numbers (progress bar, gradients): CUDA must wait
@@ -66,6 +68,7 @@ def fit(
     device: str | torch.device | None = None,
     show_progress: bool = True,
     architecture: Mapping[str, Any] | None = None,
+    after_epoch: Callable[[Mapping[str, float]], None] | None = None,
 ) -> TrainingResult:
     """Trains the model in place; when it returns, the model holds the weights of the best epoch.
 
@@ -83,6 +86,7 @@ def fit(
         device: None takes CUDA, with bf16 products, when present, and the CPU otherwise.
         show_progress: draw a progress bar per epoch.
         architecture: the model's configuration; a checkpoint made with another one is not used.
+        after_epoch: gets each line of the history, those of a checkpoint too; an exception of its ends training.
 
     Raises:
         DataError: a split is empty, or all its labels are the same.
@@ -94,9 +98,12 @@ def fit(
     use_available_cores()
     keep_freed_memory()
     run = _Run(model.to(chosen), train, validation, config, seed, chosen, show_progress)
+    if model.logit_offset is None:  # not of an earlier training
+        model.logit_offset = offset(config.negative_rate)
+    require_room(checkpoints, model)
     identity = fingerprint(model, train, validation, config, seed=seed, architecture=architecture)
     with torch.random.fork_rng(devices=[chosen] if chosen.type == "cuda" else []):
-        return run.all_epochs(Checkpoints(checkpoints, identity))
+        return run.all_epochs(Checkpoints(checkpoints, identity), after_epoch)
 
 
 def check_labels(split: EncodedSplit) -> None:
@@ -134,17 +141,25 @@ class _Run:
             batching=config.batching,
             window=config.shuffle_window,
             device=device,
+            negative_rate=config.negative_rate,
+            weights=sample_weights(train) if config.sample_weight else None,
         )
+        self.offset = offset(config.negative_rate)  # of the logits of sampled rows
         self.optimizers = Optimizers(model, config, steps_per_epoch=self.loader.steps)
         self.guard = GradientGuard(model, config)
         self.validation_label = np.array(validation.label)
 
-    def all_epochs(self, checkpoints: Checkpoints) -> TrainingResult:
+    def all_epochs(
+        self, checkpoints: Checkpoints, after_epoch: Callable[[Mapping[str, float]], None] | None
+    ) -> TrainingResult:
         state = checkpoints.restore(self.model, self.optimizers)
-        resumed = state.epoch
+        resumed, told = state.epoch, after_epoch or (lambda _: None)
+        for line in state.history:
+            told(line)
         while not self._ended(state):
             self._one_epoch(state)
             checkpoints.save(self.model, self.optimizers, state)
+            told(state.history[-1])
         self.model.load_state_dict(state.best_weights)
         self.model.eval()
         checkpoints.clear()
@@ -220,7 +235,8 @@ class _Run:
             with autocast(self.device):
                 scores = self.model(batch)
                 auxiliary = self.model.auxiliary_loss()
-            loss = binary_cross_entropy_with_logits(scores.float(), batch.label) + auxiliary.float()
+            of_sample = scores.float() - self.offset if self.offset else scores.float()
+            loss = binary_cross_entropy_with_logits(of_sample, batch.label, batch.weight) + auxiliary.float()
             self.optimizers.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
         except Exception:
@@ -249,12 +265,11 @@ class _Bar:
     """The progress bar of one epoch: rows/s, loss, AUC of the last batches, best validation score so far."""
 
     def __init__(self, run: _Run, state: TrainingState) -> None:
-        split = run.loader.split
         self._last: deque[tuple[Tensor, Tensor]] = deque(maxlen=_SHOWN_BATCHES)
         self._best = f" best={abs(state.best_score):.4f}" if state.best_epoch else ""
         self._monitor = run.config.monitor
         what = f"epoch {state.epoch + 1}/{run.config.epochs}"
-        self._bar = progress(total=split.rows, what=what, shown=run.show_progress)
+        self._bar = progress(total=run.loader.rows, what=what, shown=run.show_progress)
 
     def saw(self, scores: Tensor, label: Tensor) -> None:
         """Keeps the scores of a batch, where they are."""

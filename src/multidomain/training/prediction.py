@@ -10,23 +10,19 @@ from ..tensors import EncodedSplit
 from .device import choose_device, use_available_cores
 from .loading import ordered_batches
 
+BATCH = 16384  # rows scored together
 
-def predict(
-    model: nn.Module, split: EncodedSplit, device: str | torch.device | None = None, batch_size: int = 16384
+
+def predicted_logits(
+    model: nn.Module, split: EncodedSplit, device: str | torch.device | None = None, batch_size: int = BATCH
 ) -> np.ndarray:
-    """The probability of a positive label for every row, in order: float64 (N,).
+    """The logit of a positive label for every row, in order: float32 (N,).
 
     The model is moved to the device and computes in float32 there, whatever precision it was trained with.
     """
     chosen = choose_device(device)
     use_available_cores()
-    return probabilities(logits(model.to(chosen), split, chosen, batch_size))
-
-
-def probabilities(scores: np.ndarray) -> np.ndarray:
-    """The logistic function in float64, without overflow."""
-    small = np.exp(-np.abs(scores.astype(np.float64)))
-    return np.where(scores >= 0, 1.0, small) / (1.0 + small)
+    return logits(model.to(chosen), split, chosen, batch_size)
 
 
 def logits(model: nn.Module, split: EncodedSplit, device: torch.device, batch_size: int) -> np.ndarray:

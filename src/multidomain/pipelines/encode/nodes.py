@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from ...features.views import MISSING
-from ...schema import SPLITS, Feature, Variant
+from ...schema import SPLITS, WEIGHT, Feature, Variant
 
 if TYPE_CHECKING:
     import ibis.expr.types as ir
@@ -158,7 +158,8 @@ def _write_splits(variant: Variant, encoder: Encoder, frame: ir.Table, folder: P
     ):
         encoded = functools.partial(_encoded, encoder, states)
         for split, rows, arrays, state in in_order(encoded, _by_split(_chunks(variant, encoder, frame))):
-            out.write(split, arrays, label=_numpy(rows, "label"), state=state, rows=rows)
+            weight = _numpy(rows, WEIGHT) if WEIGHT in rows.column_names else None
+            out.write(split, arrays, label=_numpy(rows, "label"), state=state, rows=rows, weight=weight)
             _write_states(encoder, rows, state, out)
             bar.update(len(rows))
 
@@ -178,7 +179,8 @@ def _chunks(variant: Variant, encoder: Encoder, frame: ir.Table) -> Iterator[pa.
 
     keys = [h.feature("state") for h in variant.histories]
     truths = [name for name in variant.label.truths if name in frame.columns]
-    needed = dict.fromkeys(["impression_id", "user", "group", "label", "split", *truths, *encoder.columns, *keys])
+    others = [*truths, *([WEIGHT] if WEIGHT in frame.columns else [])]
+    needed = dict.fromkeys(["impression_id", "user", "group", "label", "split", *others, *encoder.columns, *keys])
     for batch in frame.select(*needed).to_pyarrow_batches(chunk_size=CHUNK):
         yield pa.Table.from_batches([batch])
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from ...draw import digest
 from ...errors import DataError
-from ...schema import REMAINDER, SPLITS, UNKNOWN_DOMAIN, Domain, Split, Variant
+from ...schema import REMAINDER, SPLITS, UNKNOWN_DOMAIN, WEIGHT, Domain, Split, Variant
 
 if TYPE_CHECKING:
     import ibis.expr.types as ir
@@ -23,14 +23,16 @@ def assign(variant: Variant, impressions: ir.Table, users: ir.Table, items: ir.T
     """One row per impression of the chosen label: ids, time, domain, label and split.
 
     Columns: ``impression_id, user, item, group`` (text), ``timestamp`` (UTC), ``domain`` (name), ``domain_id``,
-    ``label``, ``split``; of a simulated log also ``true_probability`` and ``blind_probability``. Domains below the
-    minimum of training rows, or beyond the top k, join the remainder, or are left out. Rows are sorted by split, domain
-    and impression, so that who asks the file for one split or domain reads its row groups alone.
+    ``label``, ``split``; of a simulated log also ``true_probability`` and ``blind_probability``; where the schema names
+    weights ``sample_weight``. Domains below the minimum of training rows, or beyond the top k, join the remainder, or
+    are left out. Rows are sorted by split, domain and impression, so that who asks the file for one split or domain
+    reads its row groups alone.
     """
     import ibis
 
     rows = _with_domain_columns(variant, impressions, users, items)
     label, roles = variant.label, variant.schema.roles
+    carried = {**label.truths, **({} if roles.weight is None else {WEIGHT: roles.weight})}
     if label.where is not None:
         rows = rows.filter(rows[label.where] == 1)
     rows = rows.filter(rows[label.column].notnull())
@@ -44,7 +46,7 @@ def assign(variant: Variant, impressions: ir.Table, users: ir.Table, items: ir.T
         raw_domain=rows.raw_domain,
         label=rows[label.column].cast("int8"),
         official=_text(rows, variant.split.column),
-        **{name: rows[column] for name, column in label.truths.items()},
+        **{name: rows[column] for name, column in carried.items()},
     )
     rows = _held(rows.mutate(split=_split(variant.split, rows)).drop("official"))
     names = _kept_domains(variant.domain, rows)
@@ -58,7 +60,7 @@ def assign(variant: Variant, impressions: ir.Table, users: ir.Table, items: ir.T
         rows.mutate(
             domain=rows.known_domain.fill_null(REMAINDER), domain_id=rows.known_id.fill_null(len(names)).cast("int32")
         )
-        .select(*columns, *label.truths)
+        .select(*columns, *carried)
         .order_by("split", "domain_id", "impression_id")
     )
 

@@ -71,7 +71,9 @@ def train(
 
     def write(folder: Path) -> None:
         save_file({k: v.cpu().contiguous() for k, v in network.state_dict().items()}, folder / "weights.safetensors")
-        description = {"architecture": architecture, "config": model, "inputs": rows.inputs.to_dict()}
+        description: dict[str, Any] = {"architecture": architecture, "config": model, "inputs": rows.inputs.to_dict()}
+        if network.logit_offset:
+            description["logit_offset"] = network.logit_offset
         (folder / "model.json").write_text(json.dumps(description, indent=1), encoding="utf-8")
 
     return write, pd.DataFrame(result.history)

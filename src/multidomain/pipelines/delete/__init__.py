@@ -1,0 +1,3 @@
+"""Deleting what was prepared and trained for one variant."""
+
+from .pipeline import create_pipeline as create_pipeline
