@@ -167,8 +167,8 @@ def test_a_days_counts_known_on_that_day_are_caught_too(small, monkeypatch):
 def test_another_default_online_is_caught_by_the_check_skew(small, monkeypatch):
     read = parity.Ranker._read
 
-    def skewed(self: Ranker, distinct: Any) -> Any:
-        values, absent = read(self, distinct)
+    def skewed(self: Ranker, distinct: Any, *options: Any) -> Any:
+        values, absent = read(self, distinct, *options)
         values["item",]["year"] = [year or 0 for year in values["item",]["year"]]
         return values, absent
 

@@ -48,8 +48,8 @@ def test_nothing_of_the_variants_own_stores_is_changed(small):
 def test_a_feature_that_is_something_else_online_is_named_with_an_example(small, monkeypatch):
     read = parity.Ranker._read
 
-    def skewed(self, distinct):
-        values, absent = read(self, distinct)
+    def skewed(self, distinct, stored):
+        values, absent = read(self, distinct, stored)
         items, users = values["item",], values["user",]
         items["year"] = [year or 0 for year in items["year"]]  # another default
         users["user_rate"] = [rate and rate + 1e-9 for rate in users["user_rate"]]

@@ -140,7 +140,7 @@ def test_each_candidate_may_have_a_domain_of_its_own(ranker):
 
 
 def test_what_all_candidates_share_is_given_to_the_model_once(ranker):
-    given, _ = ranker._given(request())
+    given, _ = ranker.given(request())
     own = {"item_id", "price", *(name for name in ranker.scorer.columns if name.startswith("item_"))}
     assert own & set(ranker.scorer.columns) <= set(given.candidates.column_names)
     assert {"domain", "device", "hour", "weekday"} <= set(given.shared.column_names)

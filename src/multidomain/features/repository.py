@@ -170,6 +170,20 @@ def apply(variant: Variant, folder: Path) -> dict[str, Any]:
     }
 
 
+def forget(variant: Variant) -> None:
+    """Take the variant's project out of the registry, and what it has online out of the online store."""
+    opened = store(variant)
+    with _locked(Path(_settings(variant)["registry"]["path"])):
+        opened.refresh_registry()  # type: ignore[no-untyped-call]
+        if variant.project not in {project.name for project in opened.list_projects()}:
+            return
+        entities = [entity for entity in opened.list_entities() if entity.join_key != DUMMY]
+        planned = [*opened.list_on_demand_feature_views(), *opened.list_feature_views()]
+        gone: list[Any] = [*opened.list_feature_services(), *planned, *entities, *opened.list_data_sources()]
+        opened.apply([], objects_to_delete=gone, partial=False)
+        opened.registry.delete_project(variant.project, commit=True)
+
+
 def _contents(wanted: list[Any]) -> Any:
     from feast import Entity, FeatureService, FeatureView, OnDemandFeatureView, Project
     from feast.feature_view import DUMMY_ENTITY

@@ -162,7 +162,7 @@ class Ranker:
         Raises:
             DataError: there are no candidates, or lists of the request are not as long as there are candidates.
         """
-        given, missing = self._given(request)
+        given, missing = self.given(request)
         scores = self._scores(given)
         order = (-scores).argsort(kind="stable")
         self.counted.update({"requests": 1, "candidates": len(scores), **missing})
@@ -175,7 +175,7 @@ class Ranker:
 
     def features(self, request: Request) -> tuple[pa.Table, dict[str, int]]:
         """The columns the model reads, one row per candidate, and what was missing."""
-        given, missing = self._given(request)
+        given, missing = self.given(request)
         return given.table(), missing
 
     def _scores(self, given: Given) -> npt.NDArray[np.float64]:
@@ -184,15 +184,18 @@ class Ranker:
             return self.scorer.score_candidates(given.candidates, given.shared)
         return self.scorer.score(given.table())
 
-    def _given(self, request: Request) -> tuple[Given, dict[str, int]]:
-        """What the model reads, and what was missing; a value that all candidates have is there once."""
+    def given(self, request: Request, *, stored: bool = True) -> tuple[Given, dict[str, int]]:
+        """What the model reads, and what was missing; a value that all candidates have is there once.
+
+        Without ``stored`` the online store is not asked: every key is one that nothing is known of.
+        """
         import pyarrow as pa
 
         keys = self._keys(request)
         types, candidates = self.scorer.columns, len(keys["item"])
         asked = {names: list(zip(*(keys[name] for name in names), strict=True)) for names in self._reader.columns}
         distinct = {names: list(dict.fromkeys(found)) for names, found in asked.items()}
-        values, missing = self._read(distinct)
+        values, missing = self._read(distinct, stored)
         told: dict[str, Cells] = {"domain": keys["domain"][:1] if len(set(keys["domain"])) == 1 else keys["domain"]}
         told |= self._context(request, candidates)
         told |= {name: [value] for name, value in self._time.at(request.at).items()}
@@ -223,11 +226,13 @@ class Ranker:
         known = [domain if domain in self._domains else REMAINDER for domain in domains]
         return {"user": [str(request.user)] * len(items), "item": items, "domain": known}
 
-    def _read(self, distinct: Mapping[Names, list[Key]]) -> tuple[dict[Names, dict[str, Cells]], dict[str, int]]:
+    def _read(
+        self, distinct: Mapping[Names, list[Key]], stored: bool
+    ) -> tuple[dict[Names, dict[str, Cells]], dict[str, int]]:
         """Of each kind of key the features of these keys, and of each view how many it knows nothing of."""
         values: dict[Names, dict[str, Cells]] = {names: {} for names in distinct}
         missing: dict[str, int] = {}
-        for names, rows in self._reader.rows(distinct).items():
+        for names, rows in (self._reader.rows if stored else self._reader.nothing)(distinct).items():
             cells = list(zip(*rows, strict=True))
             for view, columns in self._reader.columns[names].items():
                 held, cells = cells[: len(columns)], cells[len(columns) :]

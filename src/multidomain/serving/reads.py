@@ -127,6 +127,11 @@ class OnlineReader:
             self._cache.keep(self._places[names], read[names], start)
         return {names: [(kept.get(names, {}) | read[names])[key] for key in keys] for names, keys in asked.items()}
 
+    def nothing(self, asked: Mapping[Names, Sequence[Key]]) -> dict[Names, list[Row]]:
+        """What :meth:`rows` gives of keys that nothing is known of, without looking."""
+        width = {names: sum(map(len, columns.values())) for names, columns in self.columns.items()}
+        return {names: [(None,) * width[names]] * len(keys) for names, keys in asked.items()}
+
     def _read(self, asked: Mapping[Names, Sequence[Key]]) -> dict[Names, list[Row]]:
         things = [Asked(names=names, keys=keys, wanted=self._wanted[names]) for names, keys in asked.items()]
         found = self._read_rows(self._config, things)
