@@ -9,6 +9,7 @@ from .pipelines import (
     check_freshness,
     check_parity,
     compare,
+    delete,
     drift,
     encode,
     evaluate,
@@ -21,6 +22,7 @@ from .pipelines import (
     predict,
     reproduce,
     train,
+    tune,
     validate,
 )
 
@@ -29,8 +31,9 @@ def register_pipelines() -> dict[str, Pipeline]:
     """``fetch`` brings the raw files that have an address; ``prepare`` is everything up to the tensors and their drift.
 
     ``train_<architecture>`` is prepare, train, evaluate and package; ``compare`` is prepare and a leaderboard of
-    several models; ``reproduce`` is prepare and one table of a paper. ``materialize`` loads the online store,
-    ``check_parity`` compares it with the training frame, ``check_freshness`` with the view tables.
+    several models; ``reproduce`` is prepare and one table of a paper; ``tune_<architecture>`` is prepare and a search
+    for its best configuration. ``materialize`` loads the online store, ``check_parity`` compares it with the training
+    frame, ``check_freshness`` with the view tables. ``delete`` takes the files of one variant away.
     """
     stages = {
         "ingest": ingest.create_pipeline(),
@@ -52,14 +55,20 @@ def register_pipelines() -> dict[str, Pipeline]:
         "check_freshness": check_freshness.create_pipeline(),
         "check_parity": check_parity.create_pipeline(),
         "predict": predict.create_pipeline(),
+        "delete": delete.create_pipeline(),
         "compare": prepare + compare.create_pipeline(),
         "reproduce": prepare + reproduce.create_pipeline(),
+        **{f"tune_{name}": prepare + _namespaced(name, tune.create_pipeline(name)) for name in architectures()},
     }
 
 
 def _model(architecture: str) -> Pipeline:
     """Train, evaluate and package one architecture: one template, its datasets and parameters under its name."""
     template = train.create_pipeline(architecture) + evaluate.create_pipeline() + package.create_pipeline(architecture)
+    return _namespaced(architecture, template)
+
+
+def _namespaced(architecture: str, template: Pipeline) -> Pipeline:
     return Pipeline(
         template,
         namespace=architecture,
@@ -70,5 +79,8 @@ def _model(architecture: str) -> Pipeline:
     )
 
 
-OF_ALL = {"params:seed", "params:device", "params:warm_start"}
+OF_ALL = {
+    *("params:seed", "params:device", "params:warm_start", "params:package"),
+    *("params:calibration", "params:reference", "params:session_gap_minutes", "params:gate", "params:tune"),
+}
 SHARED = {"variant", "schema", "encoder", "encoded", "domain_table", "training_frame"}
