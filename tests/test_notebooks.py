@@ -111,6 +111,8 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     chosen = f"--params=dataset=clicks,raw_folder={folder / 'raw'},sample_share=null,"
     chosen += "star.training.epochs=3,star.training.batch_size=50"
     made.kedro("--pipelines=train_star,materialize", chosen)
+    compared = "compare.models=star dnn,compare.seeds=1 2,compare.training.epochs=1"
+    made.kedro("--pipeline=compare", "--only-missing-outputs", f"{chosen},{compared}")
     made.before = made.online()
     return made
 
@@ -159,6 +161,33 @@ def test_every_notebook_runs_from_its_first_cell_to_its_last(executed, name):
     said = "".join(o.text for cell in code for o in cell.outputs if o.get("name") == "stderr")
     assert "Warning" not in said
     assert "Traceback" not in said
+
+
+@pytest.mark.slow
+def test_a_reader_sees_how_domains_differ_in_size_rate_users_and_items(executed, project):
+    tables = outputs(executed("01_domains"), "text/html")
+    assert set(tables) == {"sizes", "shared", "shared-items", "items"}
+    (frame,) = project.data.glob("04_feature/clicks/*/training_frame.parquet")
+    rows = pd.read_parquet(frame).query("split == 'train'").groupby("domain")["label"].agg(["size", "mean"])
+    assert set(rows.index) == {"home", "search", "banner"}
+    for page, (size, rate) in rows.iterrows():
+        for said in (page, f"{int(size):,}", f"{rate:.3f}"):
+            assert f">{said}<" in tables["sizes"]
+    assert tables["shared"].count("100%") >= 3  # every domain shares all users with itself
+    assert set(outputs(executed("01_domains"), "image/png")) == {"plot"}
+
+
+@pytest.mark.slow
+def test_a_reader_sees_both_models_overall_by_domain_and_their_price(executed, project):
+    tables = outputs(executed("03_compare"), "text/html")
+    (board,) = project.data.glob("08_reporting/clicks/*/compare/leaderboard.parquet")
+    found = pd.read_parquet(board).set_index("label")
+    for model in ("star", "dnn"):
+        assert model in tables["leaderboard"]
+        assert f"{found.loc[model, 'auc_mean']:.4f}" in tables["leaderboard"]
+        assert model in tables["domains"]
+    assert "home" in tables["domains"]
+    assert set(outputs(executed("03_compare"), "image/png")) == {"plot"}
 
 
 @pytest.mark.slow
