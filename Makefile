@@ -1,4 +1,4 @@
-# make run | test | lint | viz | bench | clean: each makes the virtual environment when it is missing or out of date.
+# make run | test | lint | viz | mlflow | serve | bench | clean: each makes the virtual environment when it is missing or out of date.
 # PIP_FLAGS reaches pip, e.g. an index of CPU-only PyTorch builds for a Linux machine without a GPU.
 PYTHON ?= python3
 PIP_FLAGS ?=
@@ -11,7 +11,7 @@ export GOMP_SPINCOUNT ?= 4000
 
 REDIS := .redis
 
-.PHONY: run test test-redis redis lint format viz bench clean install
+.PHONY: run test test-redis redis lint format viz mlflow serve bench clean install
 .DEFAULT_GOAL := run
 
 run: $(READY)
@@ -44,6 +44,15 @@ format: $(READY)
 
 viz: $(READY)
 	$(BIN)/kedro viz run $(ARGS)
+
+# MLflow's pages of the runs and models below data/ (or $MULTIDOMAIN_DATA).
+mlflow: $(READY)
+	$(BIN)/mlflow ui --backend-store-uri "sqlite:///$(abspath $(or $(MULTIDOMAIN_DATA),data))/mlflow/mlflow.db" $(ARGS)
+
+# The registered champion behind HTTP, for which materialize has loaded the features:
+# make serve ARGS="--dataset movielens --architecture star --port 8080"
+serve: $(READY)
+	$(BIN)/python -m multidomain.serving.service $(ARGS)
 
 # The field's libraries beside ours, in an environment of their own: they bring Ray, and a package called tests.
 bench: $(BENCH)/.ready
