@@ -234,8 +234,17 @@ def packages(_mlflow_data: Path, stars: tuple[Trained, Trained]) -> tuple[dict[s
 
 
 @pytest.fixture
+def apart(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty MLflow for one test that registers something: others count on the versions of ``packages``."""
+    folder = tmp_path_factory.mktemp("mlflow_apart")
+    monkeypatch.setenv("MULTIDOMAIN_DATA", str(folder))
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    return folder
+
+
+@pytest.fixture
 def tracked(monkeypatch: pytest.MonkeyPatch, _mlflow_data: Path) -> Path:
-    """The MLflow of the tests' own, for one test."""
+    """The MLflow that holds ``packages``, for one test that registers nothing."""
     monkeypatch.setenv("MULTIDOMAIN_DATA", str(_mlflow_data))
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     return _mlflow_data

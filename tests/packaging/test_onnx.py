@@ -152,11 +152,11 @@ def test_options_of_a_package_are_checked_before_anything_is_trained(monkeypatch
 
 
 @pytest.fixture(scope="module")
-def packaged(tiny: Tiny, _mlflow_data: Path) -> tuple[Trained, dict[str, Any]]:
+def packaged(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> tuple[Trained, dict[str, Any]]:
     """An AdaptDHM with calibrated probabilities, packaged with its ONNX file."""
     trained = tiny.train("adaptdhm", 1, calibration="isotonic")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MULTIDOMAIN_DATA", str(_mlflow_data))
+        patch.setenv("MULTIDOMAIN_DATA", str(tmp_path_factory.mktemp("mlflow_onnx")))
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
         return trained, trained.package(options={"onnx": True})
 
@@ -176,7 +176,7 @@ def test_both_engines_calibrate_what_the_network_gives(packaged: tuple[Trained, 
 
 
 def test_a_model_of_sampled_negatives_scores_the_same_everywhere(
-    tiny: Tiny, tracked: Path, monkeypatch: pytest.MonkeyPatch
+    tiny: Tiny, apart: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import trained_variant
 

@@ -43,7 +43,7 @@ def model(packages: Packages) -> Any:
 
 
 def test_the_package_scores_like_the_run_to_1e_5_where_folded_and_1e_6_where_not(
-    tiny: Tiny, packages: Packages, tracked: Path
+    tiny: Tiny, packages: Packages, apart: Path
 ) -> None:
     for made in packages:
         assert made["checks"]["folded"]
@@ -55,11 +55,7 @@ def test_the_package_scores_like_the_run_to_1e_5_where_folded_and_1e_6_where_not
     assert (plain["version"], plain["alias"]) == (1, "champion")
 
 
-def test_the_first_version_is_the_champion_and_one_that_the_gate_refuses_a_challenger(
-    stars: Both, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("MULTIDOMAIN_DATA", str(tmp_path))  # a registry in which no other test moves an alias
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+def test_the_first_version_is_the_champion_and_one_that_the_gate_refuses_a_challenger(stars: Both, apart: Path) -> None:
     packages = stars[0].package(), stars[1].package(gate={"pcoc_low": 5, "pcoc_high": 9})
     assert [(made["model"], made["version"], made["alias"]) for made in packages] == [
         (NAME, 1, "champion"),
@@ -233,9 +229,7 @@ def test_a_value_of_another_type_is_named(model: Any, tiny: Tiny) -> None:
         model.predict(delivered(tiny).assign(year="long ago"))
 
 
-def test_a_package_that_scores_otherwise_is_refused_and_not_registered(
-    stars: Both, packages: Packages, tracked: Path
-) -> None:
+def test_a_package_that_scores_otherwise_is_refused_and_not_registered(stars: Both, apart: Path) -> None:
     client = tracking.connect()
     before = len(client.search_model_versions(f"name='{NAME}'"))
     with pytest.raises(DataError, match=r"180 of 180 rows.*differ by more than 1e-05.*impression"):
@@ -245,7 +239,7 @@ def test_a_package_that_scores_otherwise_is_refused_and_not_registered(
     assert latest.info.status == "FAILED"
 
 
-def test_loading_a_package_leaves_the_search_path_as_it_was(stars: Both, tracked: Path) -> None:
+def test_loading_a_package_leaves_the_search_path_as_it_was(stars: Both, apart: Path) -> None:
     before = list(sys.path)
     stars[0].package()
     assert sys.path == before

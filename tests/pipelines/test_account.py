@@ -32,10 +32,8 @@ NAME = "multidomain-tiny-place-user_time-full-click-star"
 
 
 @pytest.fixture
-def first(stars: Both, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+def first(stars: Both, apart: Path) -> dict[str, Any]:
     """The first version of a model, in an MLflow of one test's own."""
-    monkeypatch.setenv("MULTIDOMAIN_DATA", str(tmp_path))
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     return stars[0].package()
 
 
