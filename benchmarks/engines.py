@@ -1,8 +1,9 @@
-"""One package, scored everywhere: in process, as MLflow's pyfunc, by onnxruntime and by `mlflow models serve`.
+"""One package, scored everywhere: in process, as pyfunc, by onnxruntime, `mlflow models serve` and our service.
 
     python -m benchmarks.engines --architecture star --rows 10000
 
-Needs what ``kedro run --pipeline=train_star --params=package.onnx=true`` leaves in ``$MULTIDOMAIN_DATA``. The same test
+Needs what ``kedro run --pipeline=train_star --params=package.onnx=true`` leaves in ``$MULTIDOMAIN_DATA``, and for the
+service its champion and ``kedro run --pipeline=materialize``. The same test
 rows go to each; the table says how far the scores are from those of ``predictions.parquet``, how long the rows took in
 one thread, encoder included, and how long 100 rows do (median of 50).
 """
@@ -29,7 +30,10 @@ import pandas as pd
 
 from multidomain import schema, tracking
 
+from .service import service
+
 FEW, TIMES = 100, 50
+AT_ONCE = 250  # rows of a request to the service
 Score = Callable[[pd.DataFrame], np.ndarray]
 
 
@@ -46,8 +50,8 @@ def main() -> None:
     package = Path(json.loads((reports / "package.json").read_text(encoding="utf-8"))["path"])
     rows, wanted = delivered(variant, reports, given.rows)
     print(f"{variant.key}, {given.architecture}, {len(rows):,} test rows, {package}")
-    with engines(package) as found:
-        for name, score in found.items():
+    with engines(package) as found, service(given.dataset, given.architecture, 1, None) as (address, _):
+        for name, score in {**found, "service, POST /score": asked(address, columns(package))}.items():
             report(name, score, rows, wanted)
 
 
@@ -98,7 +102,8 @@ def served(package: Path, inputs: list[str]) -> Iterator[Score]:
     command = [sys.executable, "-m", "mlflow", "models", "serve", "--env-manager", "local", "--workers", "1"]
     command += ["--host", "127.0.0.1", "--port", str(port), "--model-uri", str(package)]
     with tempfile.TemporaryFile() as log, tempfile.TemporaryDirectory() as folder:
-        server = subprocess.Popen(command, cwd=folder, stdout=log, stderr=subprocess.STDOUT)
+        found = {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}  # uvicorn, by its name
+        server = subprocess.Popen(command, cwd=folder, env=os.environ | found, stdout=log, stderr=subprocess.STDOUT)
         try:
             for _ in range(600):
                 with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
@@ -115,6 +120,31 @@ def served(package: Path, inputs: list[str]) -> Iterator[Score]:
         finally:
             server.terminate()
             server.wait(20)
+
+
+def columns(package: Path) -> list[str]:
+    """What the package reads."""
+    import mlflow
+
+    names: list[str] = mlflow.models.get_model_info(str(package)).signature.inputs.input_names()
+    return names
+
+
+def asked(address: str, inputs: list[str]) -> Score:
+    """The service, which must hold the same package, asked in JSON so many rows at a time as it takes."""
+
+    def some(rows: pd.DataFrame) -> list[float]:
+        body = [dict(zip(inputs, map(_plain, row), strict=True)) for row in rows[inputs].itertuples(index=False)]
+        kind = {"Content-Type": "application/json"}
+        request = urllib.request.Request(f"{address}/score", json.dumps({"rows": body}).encode(), kind)
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            scores: list[float] = json.loads(answer.read())["scores"]
+        return scores
+
+    def score(rows: pd.DataFrame) -> np.ndarray:
+        return np.array([one for i in range(0, len(rows), AT_ONCE) for one in some(rows.iloc[i : i + AT_ONCE])])
+
+    return score
 
 
 def as_json(rows: pd.DataFrame) -> bytes:
