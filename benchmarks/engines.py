@@ -46,6 +46,7 @@ def main() -> None:
     given = parser.parse_args()
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     variant = schema.load(given.dataset).variant()
+    tracking.connect()
     reports = tracking.data_folder() / "08_reporting" / variant.key / given.architecture
     package = Path(json.loads((reports / "package.json").read_text(encoding="utf-8"))["path"])
     rows, wanted = delivered(variant, reports, given.rows)

@@ -198,6 +198,34 @@ def test_models_are_compared_and_a_paper_table_uses_what_is_trained(movielens):
     assert "| paper: Overall AUC | 0.6364 | 0.6485 | 0.6455 | 0.6506 |" in text
 
 
+def test_options_of_training_evaluation_and_the_gate_go_together(movielens):
+    options = {"dnn.training.negative_rate": 0.5, "calibration": "shrunk", "reference": "star", "gate": "off"}
+    said = succeeded(movielens.run("--pipeline=train_dnn", "--only-missing-outputs", **options))
+    assert "The quality gate is off" in " ".join(said.split())
+    reports = movielens.data / "08_reporting" / VARIANT / "dnn"
+    overall = json.loads((reports / "metrics.json").read_text())["overall"]
+    assert 0.9 < overall["pcoc"] < 1.1  # although every second negative was left out
+    page = (reports / "plots/report.html").read_text()
+    assert "Calibration before and after" in page
+    assert "movielens-age-user_time-full-click-star" in page
+
+
+def test_a_search_leaves_a_configuration_and_goes_on_where_it_was(movielens):
+    options = {"tune.trials": 2, "dnn.training.epochs": 1}
+    succeeded(movielens.run("--pipeline=tune_dnn", "--only-missing-outputs", **options))
+    (best,) = movielens.data.rglob("tune/best/dnn.yml")
+    assert "learning_rate" in best.read_text()
+    succeeded(movielens.run("--pipeline=tune_dnn", "--only-missing-outputs", **options | {"tune.trials": 3}))
+    (trials,) = movielens.data.rglob("tune/trials.csv")
+    assert len(pd.read_csv(trials)) == 3
+
+
+def test_deletion_lists_what_it_would_take_and_takes_nothing_unless_told(movielens):
+    said = refused(movielens.run("--pipeline=delete"))
+    assert "Nothing was deleted" in said
+    assert (movielens.data / "08_reporting" / VARIANT / "star/metrics.json").is_file()
+
+
 def test_scoring_a_file_that_is_not_there_says_so(movielens):
     assert "nowhere.parquet" in refused(movielens.run("--pipeline=predict", input="nowhere.parquet"))
 
