@@ -4,6 +4,7 @@
     python -m benchmarks.steps --profile --label after           # a profile of each of the five architectures instead
     python -m benchmarks.steps --against ../before               # beside another checkout, in turn
     python -m benchmarks.steps --compare old/steps.json          # beside figures that were kept
+    python -m benchmarks.steps --precision bfloat16              # beside the same in float32, in turn
 
 Rows have the shape of MovieLens-1M with domain=genre (18 domains); --encoded FOLDER takes those of an encoded variant.
 A step is forward, backward, guard and optimizers of the training loop; the next batch is there already.
@@ -52,6 +53,8 @@ def main() -> None:
     content["head"] = measure.head(setting)
     if given.against:
         content["against"] = measure.revision(given.against)
+    elif given.precision:
+        content["against"] = "float32"
     name = "steps" if given.label is None else f"steps_{given.label}"
     old = json.loads(given.compare.read_text(encoding="utf-8")) if given.compare else None
     measure.save(setting, name, content, markdown(content, old))
@@ -64,6 +67,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--batch", type=int, help="rows of a step (as configured)")
     parser.add_argument("--encoded", type=Path, help="an encoded variant, instead of drawn rows")
     parser.add_argument("--against", type=Path, help="another checkout")
+    parser.add_argument("--precision", help="of products here (training.precision), beside float32")
     parser.add_argument("--compare", type=Path, help="the steps.json of an earlier measurement")
     parser.add_argument("--profile", action="store_true", help=f"of {', '.join(FIVE)}, or of --models")
     parser.add_argument("--label", help="part of the names of the files written")
@@ -79,7 +83,9 @@ def chosen(given: argparse.Namespace) -> list[str]:
 
 def timed(given: argparse.Namespace, setting: Setting) -> dict[str, Figures]:
     """Per model its rounds, here and, if asked for, in the other checkout."""
-    checkouts = {"here": measure.ROOT} | ({"against": given.against.resolve()} if given.against else {})
+    checkouts = {"here": measure.ROOT}
+    if given.against or given.precision:
+        checkouts["against"] = (given.against or measure.ROOT).resolve()
     found: dict[str, Figures] = {}
     with workers(checkouts) as ask:
         for model in chosen(given):
@@ -107,6 +113,7 @@ def workers(checkouts: dict[str, Path]) -> Iterator[Any]:
         for name, folder in checkouts.items():
             environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(folder / "src"), str(measure.ROOT)])}
             words = [sys.executable, "-m", "benchmarks.steps", *sys.argv[1:], "--child", str(folder)]
+            words += ["--precision", "float32"] if name == "against" and "--precision" in sys.argv else []
             processes[name] = subprocess.Popen(
                 words, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
             )
@@ -168,6 +175,7 @@ def prepared(given: argparse.Namespace, name: str) -> tuple[Any, list[Any]]:
     from .training_step import TrainingStep, configured
 
     model, training = configured(given.child or measure.ROOT, name)
+    training |= {"precision": given.precision} if given.precision else {}
     rows = given.batch or (QUICK_ROWS if given.quick else training["batch_size"])
     if given.encoded:
         split = EncodedSplit(given.encoded, "train")
@@ -212,7 +220,9 @@ def markdown(content: Figures, old: Figures | None = None) -> list[str]:
     """The table of all models, beside another checkout or older figures where there are any."""
     against = content.get("against")
     columns = ["model", "ms per step", "rows", "rows/s", "parameters: tables", "others"]
-    columns += [f"ms at {against}", "ms here / there"] if against else []
+    columns += (
+        [f"ms with {against}" if against == "float32" else f"ms at {against}", "ms here / there"] if against else []
+    )
     columns += [f"ms at {old['head']['revision']}", "ms now / then"] if old else []
     rows = []
     for name, found in content["models"].items():

@@ -54,6 +54,7 @@ class TrainingStep:
         self.optimizers = Optimizers(self.model, self.config, steps_per_epoch=1_000_000)
         self.guard = GradientGuard(self.model, self.config)
         self.rows = len(batches[0])
+        self._precision = getattr(self.config, "precision", "auto")  # a checkout from before it has none
         self._batches = itertools.cycle(batches)
         self._number = 0
 
@@ -65,8 +66,10 @@ class TrainingStep:
         """One step on this batch: seconds of each of ``PARTS``."""
         now = CLOCKS[clock]
         marks = [now()]
-        scores = self.model(batch)
-        loss = binary_cross_entropy_with_logits(scores.float(), batch.label) + self.model.auxiliary_loss()
+        with device.autocast(torch.device("cpu"), *([self._precision] if self._precision != "auto" else [])):
+            scores = self.model(batch)
+            auxiliary = self.model.auxiliary_loss()
+        loss = binary_cross_entropy_with_logits(scores.float(), batch.label) + auxiliary.float()
         marks.append(now())
         self.optimizers.zero_grad()
         loss.backward()

@@ -44,6 +44,21 @@ def test_the_steps_of_this_checkout_are_measured_beside_those_of_another(quick):
     assert "| dnn |" in text
 
 
+def test_the_steps_in_another_precision_are_measured_beside_those_in_float32(quick):
+    content, text = quick("steps", "--models", "dnn", "--precision", "bfloat16")
+    assert content["against"] == "float32"
+    assert set(content["models"]["dnn"]) == {"here", "against"}
+    assert "| ms with float32 |" in text
+
+
+def test_an_epoch_in_both_precisions_tells_seconds_and_auc(quick):
+    content, text = quick("precision", "--models", "dnn")
+    (line,) = content["models"]["dnn"]
+    assert line["float32"]["auc"] != line["bfloat16"]["auc"]
+    assert abs(line["float32"]["auc"] - line["bfloat16"]["auc"]) < 0.1
+    assert "| dnn |" in text
+
+
 def test_another_package_than_that_of_the_checkout_is_refused(tmp_path, quick):
     (tmp_path / "src").mkdir()
     with pytest.raises(SystemExit, match="has ended"):

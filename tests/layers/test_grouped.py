@@ -86,14 +86,14 @@ def test_what_needs_no_gradient_gets_none():
 
 
 @pytest.mark.parametrize("kind", ["grouped", "star"])
-def test_autocast_computes_in_its_precision_and_gives_whole_gradients(kind):
-    counts = [3, 0, 2]
+@pytest.mark.parametrize(("counts", "dtype"), [([0, 5, 0], torch.bfloat16), ([3, 0, 2], torch.float32)])
+def test_autocast_computes_one_group_in_its_precision_several_in_float32_and_gives_whole_gradients(kind, counts, dtype):
     make, product = (grouped, grouped_linear) if kind == "grouped" else (star, star_linear)
     tensors = tuple(tensor.detach().float().requires_grad_() for tensor in make(counts))
     exact = product(tensors[0], counts, *tensors[1:])
     with torch.autocast("cpu", dtype=torch.bfloat16):
         output = product(tensors[0], counts, *tensors[1:], sparse=True)
-    assert output.dtype == torch.bfloat16
+    assert output.dtype == dtype
     torch.testing.assert_close(output.float(), exact, atol=0.1, rtol=0.05)
     for found, right in zip(gradients(output.float(), tensors), gradients(exact, tensors), strict=True):
         assert found.dtype == torch.float32

@@ -49,6 +49,21 @@ def test_one_row_can_be_trained_on(name):
 
 
 @EVERY
+def test_products_in_bf16_give_nearly_the_logits_and_finite_gradients_of_float32_parameters(name):
+    model, batch = models.build(name, SCHEMA, **SMALL).eval(), make_batch(40, domains=4)
+    exact = model(batch)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        rough = model(batch)
+        loss = rough.float().square().mean() + model.auxiliary_loss().float()
+    torch.testing.assert_close(rough.float(), exact, atol=0.05, rtol=0.05)
+    loss.backward()
+    gradients = [p.grad for p in model.parameters() if p.grad is not None]
+    assert gradients
+    assert {g.dtype for g in gradients} == {torch.float32}
+    assert all(torch.isfinite(g.coalesce().values() if g.is_sparse else g).all() for g in gradients)
+
+
+@EVERY
 def test_a_score_does_not_depend_on_the_rows_beside_it(name):
     model = trained(name).eval()
     batch = make_batch(40, domains=4, seed=9)

@@ -118,6 +118,19 @@ def test_the_same_seed_gives_the_same_weights_bit_by_bit(encoded, tmp_path):
     assert not equal(one, different)
 
 
+def test_bf16_computes_in_training_alone_and_the_cpu_is_left_in_float32_unless_asked(encoded, tmp_path):
+    exact, rough = (trained(encoded, tmp_path / p, precision=p) for p in ("float32", "bfloat16"))
+    assert equal(exact[0], trained(encoded, tmp_path / "auto", precision="auto")[0])
+    assert not equal(exact[0], rough[0])
+    assert {parameter.dtype for parameter in rough[0].parameters()} == {torch.float32}
+    areas = [result.history[-1]["validation_auc"] for _, result in (exact, rough)]
+    assert abs(areas[0] - areas[1]) < 0.02
+    split = EncodedSplit(encoded, "validation")
+    assert auc(np.array(split.label), predict(rough[0], split)) == pytest.approx(
+        max(line["validation_auc"] for line in rough[1].history), abs=1e-12
+    )
+
+
 def test_training_leaves_the_global_random_state_alone(encoded, tmp_path):
     model = star()
     before = torch.get_rng_state()

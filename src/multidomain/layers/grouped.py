@@ -67,9 +67,9 @@ def star_linear(
 class _Grouped(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, counts: Sequence[int], weight: Tensor, bias: Tensor, sparse: bool) -> Tensor:
-        x, *private = _as_computed(x, weight, bias)
-        output = x.new_empty(len(x), weight.shape[2])
         present = _present(counts)
+        x, *private = _as_computed(len(present), x, weight, bias)
+        output = x.new_empty(len(x), weight.shape[2])
         by_group = zip(
             *(_parts(part, present) for part in private), _rows(x, counts), _rows(output, counts), strict=True
         )
@@ -114,7 +114,7 @@ class _Star(torch.autograd.Function):
     ) -> Tensor:
         M, W_star = len(domain_weight), torch.empty_like(weight)
         b_star = torch.cat([domain_bias + bias, bias.unsqueeze(0)])
-        x, b_star = _as_computed(x, b_star)
+        x, b_star = _as_computed(len(_present(counts)), x, b_star)
         output = x.new_empty(len(x), weight.shape[1])
         known, b_star_p = _parts(domain_weight, _present(counts[:M])), _parts(b_star, _present(counts))
         for W_p, b_p, rows, place in zip_longest(known, b_star_p, _rows(x, counts), _rows(output, counts)):
@@ -201,8 +201,14 @@ def _product(a: Tensor, b: Tensor, place: Tensor) -> Tensor:
     return torch.mm(a, b, out=place) if a.dtype == place.dtype else place.copy_(a @ b)
 
 
-def _as_computed(x: Tensor, *others: Tensor) -> list[Tensor]:
-    """In the precision of products: autocast's where it is on, as it does not reach what is written in place."""
-    device = x.device.type
-    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
-    return [tensor.to(dtype) for tensor in (x, *others)]
+def _as_computed(groups: int, *tensors: Tensor) -> list[Tensor]:
+    """In the precision of products: autocast's where it is on, as it does not reach what is written in place.
+
+    On the CPU several groups are computed in float32: a bf16 kernel is made for each number of rows, no batch has the
+    same ones, and making a kernel takes longer than a product.
+    """
+    device = tensors[0].device.type
+    dtype = tensors[0].dtype
+    if torch.is_autocast_enabled(device):
+        dtype = torch.float32 if device == "cpu" and groups > 1 else torch.get_autocast_dtype(device)
+    return [tensor.to(dtype) for tensor in tensors]

@@ -14,12 +14,17 @@ _CHOICES = {
     "batching": ("mixed", "domain"),
     "schedule": ("constant", "cosine"),
     "embedding_optimizer": ("adam", "rowwise_adagrad"),
+    "precision": ("auto", "float32", "bfloat16"),
 }
 _WHOLE = ("epochs", "batch_size", "evaluation_batch_size", "shuffle_window")
 _POSITIVE = ("learning_rate", "embedding_learning_rate", "clip_norm")
 _NOT_NEGATIVE = ("weight_decay", "embedding_weight_decay")
 _SWITCHES = ("sample_weight",)
-_LATER = ("negative_rate", "sample_weight")  # settings of no account at their default: results made before are the same
+_LATER = (
+    "negative_rate",
+    "sample_weight",
+    "precision",
+)  # settings of no account at their default: results made before are the same
 _MAY_BE_NONE = ("embedding_learning_rate", "clip_norm", "patience")
 
 
@@ -47,6 +52,9 @@ class TrainingConfig:
         negative_rate: the share of the negatives that an epoch meets, drawn anew for each, beside all positives; what
             the model learns is corrected for it, see :mod:`.sampling`. Validation and test are never sampled.
         sample_weight: whether rows count by the column that the schema names (``roles: {weight: …}``).
+        precision: of products in training: ``bfloat16``, ``float32``, or ``auto``, which is bf16 on CUDA that computes
+            it natively and float32 on the CPU, where a run is to have the same result on every machine. Weights,
+            moments and scores of evaluation are float32 always.
 
     Raises:
         ConfigurationError: an unknown key, a value of another type or out of range.
@@ -68,6 +76,7 @@ class TrainingConfig:
     shuffle_window: int = 1 << 22
     negative_rate: float = 1.0
     sample_weight: bool = False
+    precision: str = "auto"
 
     def __new__(cls, **values: Any) -> TrainingConfig:
         """Names an unknown key before the generated constructor meets it."""

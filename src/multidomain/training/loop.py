@@ -232,7 +232,7 @@ class _Run:
 
     def _step(self, epoch: int, step: int, batch: Batch, bar: _Bar) -> Tensor:
         try:
-            with autocast(self.device):
+            with autocast(self.device, self.config.precision):
                 scores = self.model(batch)
                 auxiliary = self.model.auxiliary_loss()
             of_sample = scores.float() - self.offset if self.offset else scores.float()
