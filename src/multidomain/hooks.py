@@ -254,6 +254,10 @@ def _check_models(pipeline: Pipeline, catalog: DataCatalog) -> None:
         from .packaging.options import PackageOptions
 
         PackageOptions.of(catalog.load("params:package"))
+    if "params:stream" in pipeline.inputs():
+        from .streaming.options import StreamOptions
+
+        StreamOptions.read(catalog.load("params:stream"))
     sections = [name.removesuffix(".training") for name in sorted(pipeline.inputs()) if name.endswith(".training")]
     if not sections:
         return

@@ -216,5 +216,5 @@ def test_what_cannot_be_asked_is_told(redis, monkeypatch):
         next(of("127.0.0.1:1", "x", retry_seconds=0.2).chunks(None))
     assert time.monotonic() - start < 20
     connect(redis).set("text", "1")
-    with pytest.raises(DataError, match="The Redis stream 'text' .* cannot be read: WRONGTYPE"):
+    with pytest.raises(DataError, match=r"The Redis stream 'text' .* cannot be read: WRONGTYPE"):
         next(of(redis, "text").chunks(None))

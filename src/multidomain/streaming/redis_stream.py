@@ -225,6 +225,8 @@ def connect(address: str) -> Any:
         ConfigurationError: no address.
     """
     import redis
+    from redis.backoff import NoBackoff
+    from redis.retry import Retry
 
     if not address:
         raise ConfigurationError(
@@ -233,7 +235,8 @@ def connect(address: str) -> Any:
     host, _, port = address.partition(":")
     if not port.isdigit():
         raise ConfigurationError(f"stream.source.address must be host:port, such as localhost:6379, got {address!r}")
-    return redis.Redis(host=host, port=int(port), socket_timeout=30.0)
+    never = Retry(NoBackoff(), 0)  # RedisSource asks again itself
+    return redis.Redis(host=host, port=int(port), socket_timeout=30.0, retry=never)
 
 
 def publish(client: Any, key: str, rows: pa.Table, *, end: bool = False) -> None:
