@@ -156,9 +156,9 @@ def lines(content: dict[str, Any]) -> list[str]:
         rows.append([f"MiB at {name}", *(f"{_at(run, share):,}" for run in runs.values())])
     for key, label in (("entered", "values entered"), ("left", "values left")):
         rows.append([label, *(f"{run['ended'][key]:,}" for run in runs.values())])
-    rows += [
-        [key.replace("_", " "), *(f"{one[key]:.4f}" for one in says.values())] for key in next(iter(says.values()))
-    ]
+    for key in next(iter(says.values())):
+        cells = [f"{says[name][key]:.4g}" if name in says else "" for name in runs]
+        rows.append([key.replace("_", " "), *cells])
     return [
         "# A stream with morning and evening peaks",
         "",
