@@ -93,6 +93,37 @@ def test_a_crash_in_every_kind_of_work_between_checkpoints_changes_nothing(whole
     alike(undisturbed, run(folder, tmp_path / "kept"), folder / "kept", tmp_path / "kept")
 
 
+def test_what_the_gate_looks_at_is_the_same_after_a_crash(whole, tmp_path, monkeypatch):
+    """The latest rows and their scores, whatever was kept of them by the checkpoint."""
+    folder, _ = whole
+    settings = {"package_rows": 480, "gate_rows": 100}
+    seen = {}
+
+    def follow(name):
+        def package(one):
+            seen[name] = one.recent
+
+        made = stream(tmp_path / name, package=package, **settings)
+        made.run(source(folder / "files"))
+
+    follow("undisturbed")
+    inner, count = Stream._learn, [0]
+
+    def dying(self):
+        count[0] += 1
+        if count[0] == 10:
+            raise Crash
+        inner(self)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Stream, "_learn", dying)
+        with pytest.raises(Crash):
+            follow("crashed")
+    follow("crashed")
+    assert len(seen["crashed"]) == 100
+    assert seen["crashed"].equals(seen["undisturbed"])
+
+
 def child(folder: Path, kept: Path) -> None:
     run(folder, kept)
 

@@ -193,8 +193,8 @@ class Stream:
             self._guard.check(1)
             raise TrainingError(
                 f"After {self.progress.steps:,} steps the scores of {int((~np.isfinite(scores)).sum()):,} of "
-                f"{len(scores):,} rows are not finite. Lower learning_rate (now {self.training.learning_rate:g}) and "
-                "start again from the last checkpoint's folder removed, or from a packaged version."
+                f"{len(scores):,} rows are not finite. Lower learning_rate (now {self.training.learning_rate:g}), "
+                f"remove {self.folder} and begin anew, from a packaged version (warm_start) if there is one."
             )
         return scores
 
@@ -222,7 +222,10 @@ class Stream:
     @property
     def recent(self) -> pa.Table:
         """See the class."""
-        return pa.concat_tables(self._recent) if self._recent else stream_rows.wanted(self.encoder).empty_table()
+        if not self._recent:
+            return stream_rows.wanted(self.encoder).empty_table()
+        table = pa.concat_tables(self._recent)
+        return table.slice(max(len(table) - self.options.gate_rows, 0))
 
     # --- the model -----------------------------------------------------------------------------------------------
 
