@@ -167,6 +167,15 @@ def test_versions_are_due_every_so_many_rows_and_get_the_latest_rows(tmp_path):
     assert [rows for rows, *_ in due] == [224, 416, 600]
     assert due[0][1] == list(range(160, 224))
     assert due[0][2] == "score"
+    assert due[2][1] == list(range(536, 600))
+
+
+def test_a_version_is_compared_on_rows_that_the_one_before_never_met(tmp_path):
+    seen = []
+    made = stream(tmp_path / "kept", package=lambda one: seen.append(one.recent), package_rows=100, gate_rows=500)
+    made.run(source(arrive(tmp_path / "files", log(300), [])))
+    ids = [table.column("impression_id").to_pylist() for table in seen]
+    assert ids == [list(range(128)), list(range(128, 224)), list(range(224, 300))]
 
 
 def test_the_buffer_takes_no_more_memory_than_its_rows(tmp_path):

@@ -69,7 +69,7 @@ class Saved:
         window: rows of the open window of prequential metrics.
         seen: vocabulary -> the row of the stream that held each id last.
         candidates: vocabulary, value, count, last: values that may yet enter.
-        recent: the latest rows as they came, with their scores; None when no version is packaged.
+        recent: the rows since the last version as they came, with their scores; None where there are none.
         logit_offset: of the model.
     """
 

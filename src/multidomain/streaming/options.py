@@ -77,7 +77,7 @@ class StreamOptions:
         report_rows: rows of a window of prequential metrics.
         checkpoint_rows: rows between two checkpoints: what is done again after a crash.
         package_rows: rows between two versions; None: none is packaged.
-        gate_rows: the latest rows on which a version is compared with the champion.
+        gate_rows: at most so many of the rows since the last version: on them a version is compared with the champion.
         ledger: whether the impressions that each step learnt are written down.
         vocabulary: which ids come and go.
 

@@ -79,7 +79,7 @@ class Stream:
     Attributes:
         model, encoder: of now.
         progress: how far the stream has come.
-        recent: the latest rows as they came, with ``score``, oldest first.
+        recent: the rows since the last version as they came, with ``score``, at most ``gate_rows``, oldest first.
 
     Raises:
         ConfigurationError: settings that a stream cannot follow, or a checkpoint of others.
@@ -212,7 +212,7 @@ class Stream:
             self._guard.check(1)
 
     def _keep(self, table: pa.Table, scores: np.ndarray) -> None:
-        """The latest rows, for the gate."""
+        """The rows since the last version, for the gate."""
         if self._packager is None or self.options.package_rows is None:
             return
         self._recent.append(table.append_column("score", pa.array(scores)))
@@ -339,6 +339,7 @@ class Stream:
         self.model.eval()
         self._packager(self)
         self.progress.packaged = self.progress.rows
+        self._recent = []  # the next one is compared on rows that this one never met
 
     def _told(self) -> str:
         last = " ".join(f"{name}={value:.4f}" for name, value in self._prequential.last.items())

@@ -1,9 +1,9 @@
 """Versions of a model that is trained on a stream, through the quality gate.
 
-† The gate compares on the latest rows of the stream: the scores that the model in training gave them before it had
-learnt them, beside those of the champion, whose version is older than these rows unless fewer than ``gate_rows`` have
-come since. Neither has seen their labels. What is compared is the model as it came along, which the packaged weights
-are the end of; there is no later row yet to measure these on.
+† The gate compares on the rows since the last version, at most ``gate_rows``: the scores that the model in training
+gave them before it had learnt them, beside those of the champion, which is older than they are. Neither has seen their
+labels. What is compared is the model as it came along, which the packaged weights are the end of; there is no later
+row yet to measure these on.
 """
 
 from __future__ import annotations
