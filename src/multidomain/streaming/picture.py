@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from ..evaluation.plots import COLOURS, INK, LIGHT, QUIET, canvas, few_ticks, short
+from ..evaluation.plots import COLOURS, INK, QUIET, canvas, few_ticks, short
 from .prequential import OVERALL
 
 if TYPE_CHECKING:
@@ -13,11 +13,15 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+PCOC = (0.25, 4.0)  # of the axis: what lies beyond, as at the start of a stream, is beyond the picture
+FEW = 10  # positives of a domain in a window, below which it has no point
 MEASURES = {"auc": "prequential AUC", "pcoc": "prequential PCOC"}
 
 
 def course(windows: pd.DataFrame) -> Figure:
     """AUC and PCOC of each window, overall and for the largest domains, in the order of the stream.
+
+    PCOC is on a scale of logarithms. A domain has no point in a window in which it has fewer than ten positives.
 
     Args:
         windows: as :func:`.prequential.windows` returns them.
@@ -40,6 +44,8 @@ def compared(runs: Mapping[str, pd.DataFrame]) -> Figure:
     for row, label in enumerate(MEASURES.values()):
         of_row = axes[row * len(runs) : (row + 1) * len(runs)]
         low, high = min(a.get_ylim()[0] for a in of_row), max(a.get_ylim()[1] for a in of_row)
+        if label == MEASURES["pcoc"]:
+            low, high = PCOC
         for each in of_row:
             each.set_ylim(low, high)
         of_row[0].set_ylabel(label)
@@ -54,14 +60,22 @@ def _lines(axes: Axes, windows: pd.DataFrame, measure: str) -> None:
     largest = named.groupby("domain")["rows"].sum().sort_values(ascending=False, kind="stable")
     for name, colour in zip(largest.index[: len(COLOURS)], COLOURS, strict=False):
         part = named[named["domain"] == name]
-        axes.plot(_middle(part), part[measure], color=colour, linewidth=1.1, label=short(str(name)))
+        axes.plot(
+            _begin(part),
+            part[measure].where(part["positives"] >= FEW),
+            color=colour,
+            linewidth=1.1,
+            label=short(str(name)),
+        )
     overall = windows[windows["domain"] == OVERALL]
-    axes.plot(_middle(overall), overall[measure], color=INK, linewidth=1.8, label="overall")
+    axes.plot(_begin(overall), overall[measure], color=INK, linewidth=1.8, label="overall")
     if measure == "pcoc":
-        axes.axhline(1.0, color=LIGHT, linewidth=1, zorder=0)
+        axes.axhline(1.0, color=QUIET, linewidth=1, zorder=0)
+        axes.set_yscale("log", base=2)
+        axes.yaxis.set_major_formatter("{x:g}")
     axes.xaxis.set_major_locator(few_ticks(8, whole=True))
 
 
-def _middle(part: pd.DataFrame) -> pd.Series:
+def _begin(part: pd.DataFrame) -> pd.Series:
     """Where a line's window begins, in thousands of rows."""
     return part["first_row"] / 1000
