@@ -125,12 +125,15 @@ class Vocabularies:
         self.seen[name][np.unique(ids)] = now
         if not (ids == UNKNOWN).any():
             return
-        column = column.combine_chunks()
-        values = pc.list_flatten(column) if pa.types.is_list(column.type) else column
-        values = values.cast(self.encoder.vocabularies[name].type).drop_null()
+        column, known = column.combine_chunks(), self.encoder.vocabularies[name]
+        if pa.types.is_list(column.type):
+            values = pc.list_flatten(column).cast(known.type)
+            values = values.filter(pc.invert(pc.is_in(values, known)))
+        else:
+            values = column.filter(pa.array(ids == UNKNOWN)).cast(known.type)
+        values = values.drop_null()
         kind = "int" if pa.types.is_integer(values.type) else "float" if pa.types.is_floating(values.type) else "string"
-        new = pc.invert(pc.is_in(values, self.encoder.vocabularies[name]))
-        new = pc.and_(new, pc.invert(pc.equal(values, pa.scalar(MISSING[kind], values.type))))
+        new = pc.not_equal(values, pa.scalar(MISSING[kind], values.type))
         self.candidates[name].saw(values.filter(new), now)
 
 
