@@ -246,7 +246,7 @@ def compare(given: argparse.Namespace, setting: measure.Setting, rows: int, fold
         runs[name] = follow(folder, places[name], settings, kill_at=kill_at)
     tables = {name: windows(places[name]) for name in ("buffer", "chronological")}
     content = {
-        "head": measure.head(setting),
+        "head": {**measure.head(setting), "clock": "wall"},
         "days": given.days,
         "batch_size": given.batch_size,
         **{name: options[name] for name in ("buffer_rows", "report_rows")},
