@@ -254,6 +254,10 @@ def _check_models(pipeline: Pipeline, catalog: DataCatalog) -> None:
         from .packaging.options import PackageOptions
 
         PackageOptions.of(catalog.load("params:package"))
+    if "params:stream" in pipeline.inputs():
+        from .streaming.options import StreamOptions
+
+        StreamOptions.read(catalog.load("params:stream"))
     sections = [name.removesuffix(".training") for name in sorted(pipeline.inputs()) if name.endswith(".training")]
     if not sections:
         return
@@ -291,6 +295,9 @@ def _show_results(pipeline: Pipeline, catalog: DataCatalog) -> None:
         _show_parity(catalog)
     if "freshness" in outputs:
         _show_freshness(catalog)
+    for name in sorted(outputs):
+        if name.endswith(".stream_report"):
+            _show_stream(catalog, name.removesuffix(".stream_report"))
     made = [name.removesuffix(".metrics") for name in sorted(pipeline.all_outputs()) if name.endswith(".metrics")]
     if not made:
         return
@@ -334,6 +341,22 @@ def _show_table(catalog: DataCatalog) -> None:
     lines = (folder / "table.md").read_text(encoding="utf-8").splitlines()
     console.print(Markdown("\n".join(line for line in lines if not line.startswith("!["))))
     console.print(f"  {'table':<12} {_relative(folder)}", soft_wrap=True, highlight=False)
+
+
+def _show_stream(catalog: DataCatalog, architecture: str) -> None:
+    from rich.console import Console
+
+    found, console = catalog.load(f"{architecture}.stream_report"), Console()
+    console.print(
+        f"{architecture}: {found['learnt']:,} rows learnt in {found['steps']:,} steps, {found['rejected']:,} rejected; "
+        f"{found['entered']:,} values entered the vocabularies, {found['left']:,} left",
+        highlight=False,
+    )
+    for version in found["versions"]:
+        said = " ".join(version["gate"]["reasons"])
+        console.print(f"  after {version['rows']:,} rows: version {version['version']}, {version['alias']} {said}")
+    for label, name in (("windows", "prequential"), ("plots", "stream_plots"), ("kept", "stream_kept")):
+        console.print(f"  {label:<12} {_relative(_path(catalog, f'{architecture}.{name}'))}", soft_wrap=True)
 
 
 def _show_parity(catalog: DataCatalog) -> None:

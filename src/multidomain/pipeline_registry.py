@@ -21,6 +21,7 @@ from .pipelines import (
     partition,
     predict,
     reproduce,
+    stream,
     train,
     tune,
     validate,
@@ -32,8 +33,9 @@ def register_pipelines() -> dict[str, Pipeline]:
 
     ``train_<architecture>`` is prepare, train, evaluate and package; ``compare`` is prepare and a leaderboard of
     several models; ``reproduce`` is prepare and one table of a paper; ``tune_<architecture>`` is prepare and a search
-    for its best configuration. ``materialize`` loads the online store, ``check_parity`` compares it with the training
-    frame, ``check_freshness`` with the view tables. ``delete`` takes the files of one variant away.
+    for its best configuration. ``stream_<architecture>`` follows a stream, from what was prepared or packaged before.
+    ``materialize`` loads the online store, ``check_parity`` compares it with the training frame, ``check_freshness``
+    with the view tables. ``delete`` takes the files of one variant away.
     """
     stages = {
         "ingest": ingest.create_pipeline(),
@@ -58,6 +60,7 @@ def register_pipelines() -> dict[str, Pipeline]:
         "delete": delete.create_pipeline(),
         "compare": prepare + compare.create_pipeline(),
         "reproduce": prepare + reproduce.create_pipeline(),
+        **{f"stream_{name}": _namespaced(name, stream.create_pipeline(name)) for name in architectures()},
         **{f"tune_{name}": prepare + _namespaced(name, tune.create_pipeline(name)) for name in architectures()},
     }
 
@@ -82,5 +85,6 @@ def _namespaced(architecture: str, template: Pipeline) -> Pipeline:
 OF_ALL = {
     *("params:seed", "params:device", "params:warm_start", "params:package"),
     *("params:calibration", "params:reference", "params:session_gap_minutes", "params:gate", "params:tune"),
+    "params:stream",
 }
 SHARED = {"variant", "schema", "encoder", "encoded", "domain_table", "training_frame"}

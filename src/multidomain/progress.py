@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 LOG_SECONDS = 15.0
 
 
-def progress(*, total: int, what: str, unit: str = " rows", shown: bool = True) -> tqdm[Any]:
+def progress(*, total: int | None, what: str, unit: str = " rows", shown: bool = True) -> tqdm[Any]:
     """A bar over ``total`` rows, or whatever the unit, on standard error: share, rows/s, time left."""
     from tqdm import tqdm
 

@@ -19,7 +19,7 @@ from multidomain.schema import Schema, Simulation
 from multidomain.simulation.effects import ACTIVE, LEVELS, MATCHES, OPPOSITE, SPREAD, WAYS, WINDOWS
 from multidomain.simulation.generate import Log, generate
 from multidomain.simulation.presets import CTRS, PERCENTAGES, PRESETS
-from multidomain.simulation.world import CLUSTERS, PROFILE
+from multidomain.simulation.world import CLUSTERS, PROFILE, shares_at, shares_by_daypart
 from multidomain.sources.simulated import tables
 
 FILES = {
@@ -203,7 +203,9 @@ def test_the_blind_truth_is_the_truth_averaged_over_what_is_hidden(log, preset):
     made = log(preset)
     shares = made.world.shares if made.preset.hidden == "domain" else np.bincount(made.rows["cluster"]) / len(made.rows)
     assert shares.sum() == pytest.approx(1)
+    by_daypart = shares_by_daypart(shares, made.preset.swing)  # the same four times where nothing swings
     for row in np.random.default_rng(2).integers(0, len(made.rows), 10):
+        shares = by_daypart[made.rows["daypart"][row]]
         mean = sum(share * sigmoid(logit(made, row, value)) for value, share in enumerate(shares))
         assert made.blind[row] == pytest.approx(mean, rel=1e-9)
 
@@ -227,6 +229,25 @@ def test_every_signal_has_mean_zero_and_deviation_one(log):
             assert values.std() == pytest.approx(1)
         base = sum(weight * table(made.rows) for weight, table in made.base)
         assert base.std() == pytest.approx(made.preset.base)
+
+
+def test_domains_of_the_day_peak_in_the_morning_or_in_the_evening(log):
+    made = log("day")
+    hour = (made.rows.time - made.rows.time.astype("datetime64[D]")) // np.timedelta64(1, "h")
+    for number in (13, 7):  # the two largest, both of the evening by their number
+        counts = np.bincount(hour[made.rows["domain"] == number], minlength=24) / np.bincount(hour, minlength=24)
+        assert counts[20:22].mean() > 3 * counts[8:10].mean()
+    largest_of_morning = np.bincount(hour[made.rows["domain"] == 8], minlength=24) / np.bincount(hour, minlength=24)
+    assert largest_of_morning[8:10].mean() > 3 * largest_of_morning[20:22].mean()
+    shares = np.array([0.5, 0.3, 0.2])
+    found = shares_at(shares, 1.0, np.array([9 * 3600, 15 * 3600, 21 * 3600]))
+    morning = shares * np.exp([1, -1, 1])
+    assert found[0] == pytest.approx(morning / morning.sum())
+    assert found[1] == pytest.approx(shares)
+    here = made.rows["domain"] == 13
+    expected = shares_at(made.world.shares, made.preset.swing, hour[here] * 0 + 21 * 3600)[0, 13]
+    at_nine = hour == 20  # 20:00 to 21:00, close to the peak
+    assert (made.rows["domain"][at_nine] == 13).mean() == pytest.approx(expected, rel=0.05)
 
 
 def test_domains_of_table_1_weigh_signals_around_one(log):

@@ -13,8 +13,9 @@ from multidomain.batch import Batch
 from multidomain.encoder import Encoder, Field
 from multidomain.errors import ConfigurationError
 from multidomain.hashing import Hashed
+from multidomain.training.checkpoint import load_optimizer_tensors, optimizer_tensors
 from multidomain.training.config import TrainingConfig
-from multidomain.training.growth import Growth, grow, grow_moments
+from multidomain.training.growth import Growth, grow, grow_moments, grow_optimizers
 from multidomain.training.optimizers import Optimizers
 
 EVERY = pytest.mark.parametrize("name", models.architectures())
@@ -212,3 +213,28 @@ def test_a_hashed_vocabulary_must_have_been_hashed_to_as_many_buckets():
         Growth.between(OLD, hashed(NEW, 30))
     with pytest.raises(ConfigurationError, match="is a list of values; in the model to start from it was hashed"):
         Growth.between(hashed(OLD, 20), NEW)
+
+
+@pytest.mark.parametrize("kind", ["adam", "rowwise_adagrad"])
+@pytest.mark.parametrize("sparse", [True, False])
+def test_what_optimizers_keep_of_known_rows_is_kept_and_of_new_ones_zero(kind, sparse):
+    later = dataclasses.replace(NEW, domains=OLD.domains)
+    config = {**SMALL, "sparse": sparse}
+    settings = TrainingConfig(embedding_optimizer=kind)
+    torch.manual_seed(0)
+    model, larger = models.build("deepfm", OLD.inputs, **config), models.build("deepfm", later.inputs, **config)
+    before, after = (Optimizers(one, settings, steps_per_epoch=1) for one in (model, larger))
+    table = rows(64, list(OLD.domains), USERS, ITEMS)
+    model(OLD.batch(table)).sum().backward()
+    before.step(0)
+    kept, growth = optimizer_tensors(before), Growth.between(OLD, later)
+    grown = grow_optimizers(kept, larger, after, growth, "deepfm", config)
+    load_optimizer_tensors(after, grown)
+    assert grown.keys() == kept.keys()
+    of_rows = [key for key in kept if kept[key].shape[:1] == (sum(OLD.inputs.vocabularies.values()),)]
+    assert len(of_rows) >= 2  # the table, and the weights of first order
+    for key in kept:
+        assert torch.equal(grown[key], grow_moments(kept[key], growth) if key in of_rows else kept[key])
+    assert all((grown[key][2] == 0).all() for key in of_rows)  # "new user"
+    larger(later.batch(table)).sum().backward()
+    after.step(1)

@@ -33,6 +33,7 @@ class Facts:
         negative_rate: share of the training rows without a click that each epoch saw.
         calibration: its kind, fitted on validation rows; empty: none.
         onnx: whether the package has an ONNX file.
+        measured_on: which rows the metrics are of.
     """
 
     model: str
@@ -52,6 +53,7 @@ class Facts:
     negative_rate: float = 1.0
     calibration: str = ""
     onnx: bool = False
+    measured_on: str = "the test split, which no choice was made on"
 
 
 def card(facts: Facts) -> str:
@@ -61,7 +63,7 @@ def card(facts: Facts) -> str:
         f"The probability of `{facts.label}` for one impression, by the architecture `{facts.architecture}`, trained "
         f"on `{facts.dataset}`.",
         _section("Data", _data(facts)),
-        _section("How good it is", [_scores(facts.metrics)]),
+        _section("How good it is", [_scores(facts)]),
         _section("Limits", [f"- {limit}" for limit in limits(facts)]),
         _section("How to load it", _loading(facts)),
         _section("Columns", [_table(("column", "type"), facts.columns.items())]),
@@ -114,7 +116,8 @@ def _data(facts: Facts) -> list[str]:
     return [_table(("what", "value"), ((name, value) for name, value in listed.items() if value != ""))]
 
 
-def _scores(metrics: Mapping[str, Any]) -> str:
+def _scores(facts: Facts) -> str:
+    metrics = facts.metrics
     filled = {name: values for name, values in metrics["domains"].items() if values["rows"]}
     kept = set(sorted(filled, key=lambda name: -filled[name]["rows"])[:LARGEST])
     lines = [(name, *_cells(values)) for name, values in filled.items() if name in kept]
@@ -123,7 +126,7 @@ def _scores(metrics: Mapping[str, Any]) -> str:
     note = (
         f"\n\nThe {LARGEST} largest of {len(filled):,} domains; metrics.json of the run has them all." if left else ""
     )
-    return f"On the test split, which no choice was made on:\n\n{_table(('domain', *SHOWN.values()), lines)}{note}"
+    return f"On {facts.measured_on}:\n\n{_table(('domain', *SHOWN.values()), lines)}{note}"
 
 
 def _cells(values: Mapping[str, Any]) -> list[str]:

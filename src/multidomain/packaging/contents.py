@@ -13,6 +13,7 @@ from ..calibration import Calibration
 from . import bundle
 
 if TYPE_CHECKING:
+    from ..models.base import MultiDomainModel
     from .package import Training
 
 CARD = "MODEL_CARD.md"
@@ -79,6 +80,18 @@ def write(
     return Contents(artifacts=artifacts, code=own, folded=folded)
 
 
+def write_model(folder: Path, network: MultiDomainModel, architecture: str, config: Mapping[str, Any]) -> None:
+    """A trained network as ``weights.safetensors`` and ``model.json`` in an existing folder."""
+    from safetensors.torch import save_file
+
+    save_file({k: v.cpu().contiguous() for k, v in network.state_dict().items()}, folder / "weights.safetensors")
+    inputs = network.schema.to_dict()
+    description: dict[str, Any] = {"architecture": architecture, "config": dict(config), "inputs": inputs}
+    if network.logit_offset:
+        description["logit_offset"] = network.logit_offset
+    (folder / "model.json").write_text(json.dumps(description, indent=1), encoding="utf-8")
+
+
 def card_of(training: Training) -> str:
     """The model card of a training."""
     from .. import tracking
@@ -108,6 +121,7 @@ def card_of(training: Training) -> str:
             negative_rate=training.parameters["training"].get("negative_rate", 1.0),
             calibration=training.calibration.get("kind", ""),
             onnx=training.onnx,
+            **({"measured_on": training.measured_on} if training.measured_on else {}),
         )
     )
 

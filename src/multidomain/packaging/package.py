@@ -53,6 +53,8 @@ class Training:
         onnx: whether the package gets an ONNX file.
         calibration: as :class:`calibration.Calibration` writes it; empty: none.
         reports: further files for the run: name -> what is written there as JSON.
+        measured_on: which rows the metrics are of, where not of the test split.
+        tags: further tags of the run.
     """
 
     variant: Variant
@@ -69,6 +71,8 @@ class Training:
     onnx: bool = False
     calibration: Mapping[str, Any] = field(default_factory=dict)
     reports: Mapping[str, Any] = field(default_factory=dict)
+    measured_on: str = ""
+    tags: Mapping[str, str] = field(default_factory=dict)
 
 
 def package(training: Training, rows: pd.DataFrame, scores: np.ndarray, decision: Decision) -> dict[str, Any]:
@@ -162,6 +166,7 @@ def _record(client: MlflowClient, run: str, training: Training) -> None:
         "data_fingerprint": training.data,
         "schema_digest": training.variant.schema.digest,
         "git_revision": tracking.git_revision(),
+        **training.tags,
     }
     client.log_batch(run, params=parameters, tags=[RunTag(key, value) for key, value in tags.items()])
     measured = list(_metrics(training))
@@ -181,10 +186,10 @@ def _metrics(training: Training) -> Iterator[Any]:
 
     from ..evaluation.report import largest
 
-    now = int(time.time() * 1000)
+    now, prefix = int(time.time() * 1000), "prequential" if training.measured_on else "test"
     for name, value in training.metrics["overall"].items():
         if value is not None:
-            yield Metric(f"test_{name}", value, now, 0)
+            yield Metric(f"{prefix}_{name}", value, now, 0)
     for domain in largest(training.metrics, DOMAINS):
         for name, value in training.metrics["domains"][domain].items():
             if value is not None:

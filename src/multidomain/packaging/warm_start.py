@@ -130,7 +130,7 @@ def apply(
     """
     from ..training.growth import Growth, grow
 
-    _check_same_model(start, architecture, config)
+    check_same_model(start, architecture, config)
     growth = Growth.between(start.encoder, encoder)
     network.logit_offset = start.offset
     network.load_state_dict(grow(start.weights, network, growth, architecture, config))
@@ -145,7 +145,12 @@ def apply(
     logger.info("The scores of the first %s validation rows are unchanged.", f"{min(len(rows), COMPARED):,}")
 
 
-def _check_same_model(start: Start, architecture: str, config: Mapping[str, Any]) -> None:
+def check_same_model(start: Start, architecture: str, config: Mapping[str, Any]) -> None:
+    """Refuse a start of another architecture, or built with other options.
+
+    Raises:
+        ConfigurationError: the message names what differs.
+    """
     from ..models import options
 
     if start.architecture != architecture:

@@ -13,7 +13,7 @@ from . import effects
 from .effects import Effect, Table
 from .history import play, sigmoid
 from .presets import PRESETS, Preset
-from .world import Floats, Rows, World, draw_rows, make_world, stream
+from .world import Floats, Rows, World, draw_rows, make_world, shares_by_daypart, stream
 
 ROUNDS = 12  # of finding the intercepts that give the domains their click rates
 
@@ -59,7 +59,7 @@ def generate(simulation: Simulation, *, history: int = 20, part: int = 0) -> Log
     """
     preset, seed = PRESETS[simulation.preset], simulation.seed
     shares = domain_shares(preset, simulation.domains)
-    world = make_world(seed=seed, users=simulation.users, items=simulation.items, shares=shares)
+    world = make_world(seed=seed, users=simulation.users, items=simulation.items, shares=shares, swing=preset.swing)
     rows = draw_rows(world, seed=seed, rows=simulation.rows, days=simulation.days, part=part)
     base = effects.base(stream(seed, "base"), world, rows, preset.base)
     logit = np.sum([weight * table(rows) for weight, table in base], axis=0)
@@ -105,7 +105,8 @@ def _truths(
     if preset.effect == "nothing":
         return truth, truth
     blind = np.zeros(len(rows))
-    for value, share in enumerate(prior):
+    of_row = shares_by_daypart(prior, preset.swing)[rows["daypart"]].T if preset.swing else prior
+    for value, share in enumerate(of_row):
         start = intercept[value if preset.hidden == "domain" else domain]
         blind += share * sigmoid(start + logit + effect(rows, signals, value))
     return truth, blind

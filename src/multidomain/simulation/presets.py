@@ -35,6 +35,9 @@ class Preset:
         domains: how many domains, unless the schema says another number.
         shares: the share of each domain; without them, domain r is 1/√r times as large as the first.
         rates: the click rate of each domain; without them, all domains have the same intercept.
+        swing: how far the domains' shares swing over the day. Of a domain that peaks in the morning (nine o'clock) the
+            share is ``exp(swing · cos)`` times the one in ``shares``, before all are made to sum to 1; of one that
+            peaks in the evening (nine o'clock too) ``exp(-swing · cos)``. Every second domain peaks in the evening.
     """
 
     effect: str
@@ -45,6 +48,7 @@ class Preset:
     domains: int = 8
     shares: tuple[float, ...] = ()
     rates: tuple[float, ...] = ()
+    swing: float = 0.0
 
 
 PRESETS: Mapping[str, Preset] = {
@@ -56,6 +60,16 @@ PRESETS: Mapping[str, Preset] = {
         domains=19,
         shares=tuple(p / sum(PERCENTAGES) for p in PERCENTAGES),
         rates=tuple(rate / 100 for rate in CTRS),
+    ),
+    # the same domains, some of which have their traffic in the morning and some in the evening (STAR, section 4.4)
+    "day": Preset(
+        effect="weighing",
+        strength=0.6,
+        base=0.9,
+        domains=19,
+        shares=tuple(p / sum(PERCENTAGES) for p in PERCENTAGES),
+        rates=tuple(rate / 100 for rate in CTRS),
+        swing=1.5,
     ),
     # nothing depends on the domain
     "none": Preset(effect="nothing"),

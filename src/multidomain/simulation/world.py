@@ -23,6 +23,7 @@ ITEM: Mapping[str, int] = {"category": 10, "brand": 12, "price": 5}
 DAYPARTS, POPULATIONS, SOURCES = 4, 5, 5
 START = np.datetime64("2024-01-01", "us")
 SECONDS_PER_DAY = 86_400
+PEAK = 9 / 24  # of the day: when the domains of the morning have most traffic, and those of the evening least
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +38,8 @@ class World:
         item: item feature -> (I,).
         activity: (U,): the share of impressions each user has.
         popularity: (I,): the share of impressions each item has.
-        shares: (M,): the share of impressions each domain has.
+        shares: (M,): the share of impressions each domain has; on average, where they swing.
+        swing: see :class:`.presets.Preset`.
     """
 
     lean: Mapping[str, Ints]
@@ -47,6 +49,7 @@ class World:
     activity: Floats
     popularity: Floats
     shares: Floats
+    swing: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +80,7 @@ def stream(seed: int, name: str, part: int = 0) -> np.random.Generator:
     return np.random.default_rng([seed, zlib.crc32(name.encode()), *([part] if part else [])])
 
 
-def make_world(*, seed: int, users: int, items: int, shares: Floats) -> World:
+def make_world(*, seed: int, users: int, items: int, shares: Floats, swing: float = 0.0) -> World:
     """Users with their profiles, items with their features."""
     random = stream(seed, "world")
     lean = {name: random.permutation(np.arange(card) * CLUSTERS // card) for name, card in PROFILE.items()}
@@ -95,6 +98,7 @@ def make_world(*, seed: int, users: int, items: int, shares: Floats) -> World:
         activity=_share(random.lognormal(0.0, 0.5, users)),
         popularity=_share(random.lognormal(0.0, 0.5, items)),
         shares=shares,
+        swing=swing,
     )
 
 
@@ -114,7 +118,7 @@ def draw_rows(world: World, *, seed: int, rows: int, days: int, part: int = 0) -
         "cluster": world.cluster[user],
         "item": item,
         **{name: codes[item] for name, codes in world.item.items()},
-        "domain": random.choice(domains, rows, p=world.shares),
+        "domain": _domains(random, world, seconds),
         "source": random.integers(0, SOURCES, rows),
         "daypart": seconds % SECONDS_PER_DAY * DAYPARTS // SECONDS_PER_DAY,
     }
@@ -122,6 +126,33 @@ def draw_rows(world: World, *, seed: int, rows: int, days: int, part: int = 0) -
     cards |= {"user": users, "item": items, "domain": domains, "cluster": CLUSTERS}
     time = START + seconds.astype("timedelta64[s]") + position.astype("timedelta64[us]")
     return Rows(features=features, cards=cards, position=position, time=time)
+
+
+def shares_at(shares: Floats, swing: float, seconds: Ints) -> Floats:
+    """(N, M): the share of each domain at these seconds (N,) of the day."""
+    phase = np.cos(2 * np.pi * (seconds / SECONDS_PER_DAY - PEAK))
+    turned = shares * np.exp(swing * np.multiply.outer(phase, np.where(np.arange(len(shares)) % 2, -1.0, 1.0)))
+    found: Floats = turned / turned.sum(axis=1, keepdims=True)
+    return found
+
+
+def shares_by_daypart(shares: Floats, swing: float) -> Floats:
+    """(dayparts, M): the mean share of each domain in each part of the day."""
+    minutes = shares_at(shares, swing, np.arange(0, SECONDS_PER_DAY, 60))
+    found: Floats = minutes.reshape(DAYPARTS, -1, len(shares)).mean(axis=1)
+    return found
+
+
+def _domains(random: np.random.Generator, world: World, seconds: Ints) -> Ints:
+    """A domain for each impression (N,), by the shares of its minute."""
+    if not world.swing:
+        return random.choice(len(world.shares), len(seconds), p=world.shares)
+    minute = seconds % SECONDS_PER_DAY // 60
+    edges = shares_at(world.shares, world.swing, np.arange(0, SECONDS_PER_DAY, 60)).cumsum(axis=1)
+    edges[:, -1] = 1.0
+    flat = (edges + np.arange(len(edges))[:, None]).ravel()  # minute k has its edges between k and k + 1
+    at = np.searchsorted(flat, minute + random.random(len(seconds)), side="right")
+    return np.asarray(at - minute * len(world.shares), np.int64)
 
 
 def _profile(random: np.random.Generator, group: Ints, lean: Ints) -> Ints:

@@ -7,12 +7,9 @@ the run's seed and the number of the epoch.
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import logging
-import os
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,12 +19,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from ..tensors import EncodedSplit, disk_full, require_space
+from ..tensors import EncodedSplit, require_space
+from .checkpoint_folder import CheckpointFolder
 from .config import TrainingConfig
 from .optimizers import Optimizers
 
 logger = logging.getLogger(__name__)
-_WRITING = "a training checkpoint"
 
 
 @dataclass
@@ -80,10 +77,10 @@ def require_room(folder: Path, model: nn.Module) -> None:
     """
     folder.mkdir(parents=True, exist_ok=True)
     weights = sum(tensor.numel() * tensor.element_size() for tensor in model.state_dict().values())
-    require_space(folder, 3 * weights + (1 << 20), _WRITING)
+    require_space(folder, 3 * weights + (1 << 20), "a training checkpoint")
 
 
-class Checkpoints:
+class Checkpoints(CheckpointFolder):
     """The checkpoints of one run in one folder; only the newest is kept.
 
     Args:
@@ -92,20 +89,20 @@ class Checkpoints:
     """
 
     def __init__(self, folder: Path | str, identity: Mapping[str, str]) -> None:
-        self.folder, self.identity = Path(folder), dict(identity)
+        super().__init__(folder, "epoch")
+        self.identity = dict(identity)
 
     def restore(self, model: nn.Module, optimizers: Optimizers) -> TrainingState:
         """Puts model and optimizers where the newest checkpoint left them; a fresh state when there is none to use."""
-        for left_over in self.folder.glob(".*"):
-            shutil.rmtree(left_over, ignore_errors=True)
-        for path in sorted(self.folder.glob("epoch-*"), reverse=True):
+        self.sweep()
+        for path in self.newest_first():
             try:
                 state, weights, moments = self._read(path)
             except (OSError, ValueError, KeyError, SafetensorError, _Different) as error:
                 logger.warning("The checkpoint %s is not used: %s", path, error)
                 continue
             model.load_state_dict(weights)
-            _load_optimizer_tensors(optimizers, moments)
+            load_optimizer_tensors(optimizers, moments)
             logger.info("Training goes on after epoch %d, from %s", state.epoch, path)
             return state
         return TrainingState()
@@ -116,32 +113,18 @@ class Checkpoints:
         Raises:
             DataError: the disk is full.
         """
-        weights, moments = plain_weights(model), _optimizer_tensors(optimizers)
+        weights, moments = plain_weights(model), optimizer_tensors(optimizers)
         best = {} if state.best_epoch == state.epoch else state.best_weights
         needed = sum(t.nbytes for part in (weights, moments, best) for t in part.values())
         numbers = {"history": state.history, "best_epoch": state.best_epoch, "best_score": state.best_score}
-        self.folder.mkdir(parents=True, exist_ok=True)
-        require_space(self.folder, needed + (1 << 20), _WRITING)
-        unfinished = self._hidden("unfinished")
-        try:
-            unfinished.mkdir()
-            for name, tensors in {"model": weights, "optimizers": moments, "best": best}.items():
-                save_file(tensors, unfinished / f"{name}.safetensors")
-            text = json.dumps({"fingerprint": self.identity, **numbers}, indent=1)
-            (unfinished / "state.json").write_text(text, encoding="utf-8")
-            for file in unfinished.iterdir():
-                _to_disk(file)
-            self._replace(unfinished, self.folder / f"epoch-{state.epoch:04d}")
-        except (OSError, SafetensorError) as error:
-            shutil.rmtree(unfinished, ignore_errors=True)
-            if getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error):
-                raise disk_full(self.folder, needed, _WRITING) from error
-            raise
 
-    def clear(self) -> None:
-        """Removes all checkpoints: the run has ended well."""
-        for path in self.folder.glob("epoch-*"):
-            self._discard(path)
+        def fill(folder: Path) -> None:
+            for name, tensors in {"model": weights, "optimizers": moments, "best": best}.items():
+                save_file(tensors, folder / f"{name}.safetensors")
+            text = json.dumps({"fingerprint": self.identity, **numbers}, indent=1)
+            (folder / "state.json").write_text(text, encoding="utf-8")
+
+        self.write(f"epoch-{state.epoch:04d}", fill, needed=needed)
 
     def _read(self, path: Path) -> tuple[TrainingState, dict[str, Tensor], dict[str, Tensor]]:
         raw = json.loads((path / "state.json").read_text(encoding="utf-8"))
@@ -154,24 +137,6 @@ class Checkpoints:
         state.best_weights = weights if last_is_best else load_file(path / "best.safetensors")
         return state, weights, moments
 
-    def _replace(self, unfinished: Path, path: Path) -> None:
-        older = list(self.folder.glob("epoch-*"))
-        if path in older:  # of another run: a rename cannot replace a folder that holds files
-            self._discard(path)
-        os.replace(unfinished, path)
-        for other in older:
-            if other != path:
-                self._discard(other)
-
-    def _discard(self, path: Path) -> None:
-        """Removes a checkpoint under a hidden name, so that half of one is never taken for a whole."""
-        hidden = self._hidden("discarded")
-        os.replace(path, hidden)
-        shutil.rmtree(hidden, ignore_errors=True)
-
-    def _hidden(self, purpose: str) -> Path:
-        return self.folder / f".{purpose}-{os.urandom(6).hex()}"
-
 
 class _Different(Exception):
     """A checkpoint of another run."""
@@ -182,7 +147,7 @@ def plain_weights(model: nn.Module) -> dict[str, Tensor]:
     return {name: value.detach().to("cpu", copy=True).contiguous() for name, value in model.state_dict().items()}
 
 
-def _optimizer_tensors(optimizers: Optimizers) -> dict[str, Tensor]:
+def optimizer_tensors(optimizers: Optimizers) -> dict[str, Tensor]:
     """``dense.3.exp_avg``: optimizer, number of the parameter, name of the tensor."""
     tensors = {}
     for name, optimizer in optimizers.named.items():
@@ -192,18 +157,14 @@ def _optimizer_tensors(optimizers: Optimizers) -> dict[str, Tensor]:
     return tensors
 
 
-def _load_optimizer_tensors(optimizers: Optimizers, tensors: Mapping[str, Tensor]) -> None:
+def load_optimizer_tensors(optimizers: Optimizers, tensors: Mapping[str, Tensor]) -> None:
+    """The inverse of :func:`optimizer_tensors`."""
     states: dict[str, dict[int, dict[str, Tensor]]] = {name: {} for name in optimizers.named}
     for path, value in tensors.items():
         name, number, key = path.split(".")
         states[name].setdefault(int(number), {})[key] = value
     for name, optimizer in optimizers.named.items():
         optimizer.load_state_dict({"state": states[name], "param_groups": optimizer.state_dict()["param_groups"]})
-
-
-def _to_disk(path: Path) -> None:
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
 
 
 def _digest(value: object) -> str:

@@ -28,6 +28,7 @@ from ..layers.embedding import InputEmbedding, KnownDomains
 from ..models import shapes
 from ..models.base import MultiDomainModel
 from ..models.baselines.cross_stitch import CrossStitchUnit
+from .optimizers import Optimizers
 
 LIMIT = "max_domain_weight_gib"  # of training, not of the model
 CLOSED = 20.0  # how far below the lowest bias a gate's logit for a new domain's experts starts: a share of 2e-9
@@ -143,6 +144,34 @@ def grow_moments(moments: Tensor, growth: Growth) -> Tensor:
     """What an optimizer keeps of each row of a table, (V, …) -> (V', …): of new rows 0, as at the start of training."""
     grown = moments[growth.rows]
     grown[~growth.known_rows] = 0
+    return grown
+
+
+def grow_optimizers(
+    tensors: Mapping[str, Tensor],
+    model: MultiDomainModel,
+    optimizers: Optimizers,
+    growth: Growth,
+    name: str,
+    config: Mapping[str, object],
+) -> dict[str, Tensor]:
+    """What the optimizers of a grown model keep, from what those of the old one kept; domains are the same in both.
+
+    Args:
+        tensors: of the old optimizers, as :func:`~.checkpoint.optimizer_tensors` gives them.
+        model: the grown one, built for the new inputs.
+        optimizers: of its parameters.
+        growth: from the one to the other.
+        name, config: its architecture and configuration.
+    """
+    axes = _Axes(name, growth.new, {key: value for key, value in config.items() if key != LIMIT})
+    keys = {id(parameter): key for key, parameter in model.named_parameters()}
+    grown = {}
+    for path, value in tensors.items():
+        kind, number, _ = path.split(".")
+        parameters = [p for group in optimizers.named[kind].param_groups for p in group["params"]]
+        of_rows = axes.of_rows(keys[id(parameters[int(number)])])
+        grown[path] = grow_moments(value, growth) if of_rows and value.dim() else value
     return grown
 
 

@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import binary_cross_entropy_with_logits
 
 from ..batch import Batch
 from ..errors import DataError
@@ -25,13 +24,14 @@ from ..progress import progress
 from ..tensors import EncodedSplit
 from .checkpoint import Checkpoints, TrainingState, fingerprint, plain_weights, require_room
 from .config import TrainingConfig
-from .device import autocast, choose_device, keep_freed_memory, use_available_cores
+from .device import choose_device, keep_freed_memory, use_available_cores
 from .guard import GradientGuard, TrainingError
 from .loading import EpochLoader
 from .moments import settle_moments
 from .optimizers import Optimizers
 from .prediction import logits
 from .sampling import offset
+from .step import Step
 from .weights import sample_weights
 
 logger = logging.getLogger(__name__)
@@ -144,9 +144,12 @@ class _Run:
             negative_rate=config.negative_rate,
             weights=sample_weights(train) if config.sample_weight else None,
         )
-        self.offset = offset(config.negative_rate)  # of the logits of sampled rows
         self.optimizers = Optimizers(model, config, steps_per_epoch=self.loader.steps)
         self.guard = GradientGuard(model, config)
+        of_sampled = offset(config.negative_rate)  # of their logits
+        self.update = Step(
+            model, self.optimizers, self.guard, device=device, offset=of_sampled, precision=config.precision
+        )
         self.validation_label = np.array(validation.label)
 
     def all_epochs(
@@ -231,21 +234,10 @@ class _Run:
         return (total / rows).item(), rows
 
     def _step(self, epoch: int, step: int, batch: Batch, bar: _Bar) -> Tensor:
-        try:
-            with autocast(self.device, self.config.precision):
-                scores = self.model(batch)
-                auxiliary = self.model.auxiliary_loss()
-            of_sample = scores.float() - self.offset if self.offset else scores.float()
-            loss = binary_cross_entropy_with_logits(of_sample, batch.label, batch.weight) + auxiliary.float()
-            self.optimizers.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-        except Exception:
-            self.guard.check(epoch)  # what went wrong a few steps ago explains more
-            raise
-        self.guard.watch(step, batch, loss)
-        self.optimizers.step((epoch - 1) * self.loader.steps + step - 1)
-        bar.saw(scores.detach(), batch.label)
-        return loss.detach()
+        number = (epoch - 1) * self.loader.steps + step - 1
+        loss, scores = self.update(batch, epoch=epoch, step=step, number=number)
+        bar.saw(scores, batch.label)
+        return loss
 
     def _validate(self, epoch: int) -> tuple[float, float]:
         """Log loss and AUC."""

@@ -131,7 +131,7 @@ def judge(
         rows = scored_rows(training_frame, predictions, scored)
     except DataError as error:
         return Decision(False, (f"It could not be compared with the champion: {error}",))
-    return decide(gate, pcoc=pcoc, **_differences(rows, gate.domain_rows))
+    return decide(gate, pcoc=pcoc, **differences(rows, gate.domain_rows))
 
 
 def _champion_scores(current: tuple[str, str], training_frame: ir.Table, reference: ir.Table | None) -> ir.Table:
@@ -147,7 +147,7 @@ def _champion_scores(current: tuple[str, str], training_frame: ir.Table, referen
     return ibis.memtable(champion.scores(*current, tested(training_frame)))
 
 
-def _differences(rows: Rows, large: int) -> dict[str, Any]:
+def differences(rows: Rows, large: int) -> dict[str, Any]:
     """Of all rows, and of the domains with at least so many."""
     import numpy as np
 

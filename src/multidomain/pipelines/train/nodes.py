@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -44,9 +43,9 @@ def train(
     """
     import pandas as pd
     import torch
-    from safetensors.torch import save_file
 
     from ...models import build
+    from ...packaging.contents import write_model
     from ...tensors import EncodedSplit
     from ...training.config import TrainingConfig
     from ...training.loop import fit
@@ -70,11 +69,7 @@ def train(
     )
 
     def write(folder: Path) -> None:
-        save_file({k: v.cpu().contiguous() for k, v in network.state_dict().items()}, folder / "weights.safetensors")
-        description: dict[str, Any] = {"architecture": architecture, "config": model, "inputs": rows.inputs.to_dict()}
-        if network.logit_offset:
-            description["logit_offset"] = network.logit_offset
-        (folder / "model.json").write_text(json.dumps(description, indent=1), encoding="utf-8")
+        write_model(folder, network, architecture, model)
 
     return write, pd.DataFrame(result.history)
 

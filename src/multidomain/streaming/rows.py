@@ -1,0 +1,98 @@
+"""The rows of a stream: those of the training frame, which are what a request would be given.
+
+A row holds what was known when the impression was shown: the columns that the encoder reads, as the feature stage
+delivers them and as the service logs them, and what training needs beside: ``impression_id``, ``user``, ``group`` and
+``label``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ..encoder import Encoder
+from ..errors import DataError
+from ..packaging.rows import columns
+from .source import Bad, Position
+
+OWN = {"impression_id": pa.int64(), "user": pa.string(), "group": pa.string(), "label": pa.int8()}
+SHOWN = 2000  # characters kept of a bad row
+
+
+def wanted(encoder: Encoder) -> pa.Schema:
+    """The columns of a stream that this encoder reads, and their types."""
+    return pa.schema([*OWN.items(), *((name, kind) for name, kind in columns(encoder).items() if name not in OWN)])
+
+
+def typed(table: pa.Table, schema: pa.Schema, where: str) -> pa.Table:
+    """The columns that are wanted, in their types.
+
+    Raises:
+        DataError: a column is missing, or holds values of another type; the message names where and which.
+    """
+    missing = [name for name in schema.names if name not in table.column_names]
+    if missing:
+        listed = ", ".join(f"'{name}'" for name in missing)
+        raise DataError(
+            f"{where} lacks the column{'s' if len(missing) > 1 else ''} {listed}. The rows of a stream are those of "
+            f"the training frame: {', '.join(schema.names)}. Write the file again with all of them, under a "
+            "later name if others have come since."
+        )
+    made = []
+    for name, kind in zip(schema.names, schema.types, strict=True):
+        try:
+            made.append(table.column(name).cast(kind))
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+            raise DataError(
+                f"{where}: column '{name}' must hold {kind}, it holds {table.column(name).type}: {error}. Write the "
+                "file again with that type."
+            ) from error
+    return pa.table(made, schema=schema)
+
+
+def sorted_out(
+    table: pa.Table, places: np.ndarray, positions: Sequence[Position]
+) -> tuple[pa.Table, np.ndarray, list[Bad]]:
+    """The rows that can be learnt, their places, and the others.
+
+    Args:
+        table: N rows with the columns of :func:`wanted`.
+        places: (N,) of each in its chunk.
+        positions: by place.
+    """
+    reasons: dict[int, str] = {}
+    checks = [
+        ("impression_id is missing", pc.is_null(table.column("impression_id"))),
+        ("label is missing", pc.is_null(table.column("label"))),
+        ("label is neither 0 nor 1", pc.invert(pc.is_in(table.column("label"), pa.array([None, 0, 1], pa.int8())))),
+    ]
+    for name, kind in zip(table.schema.names, table.schema.types, strict=True):
+        if pa.types.is_floating(kind):
+            checks.append((f"{name} is infinite", pc.fill_null(pc.is_inf(table.column(name)), False)))
+    for reason, found in checks:
+        if pc.any(found).as_py():
+            for row in np.flatnonzero(found.to_numpy()).tolist():
+                reasons.setdefault(row, reason)
+    if not reasons:
+        return table, places, []
+    rows = sorted(reasons)
+    texts = [json.dumps(row, default=str)[:SHOWN] for row in table.take(rows).to_pylist()]
+    bad = [
+        Bad(int(places[row]), positions[int(places[row])], reasons[row], text)
+        for row, text in zip(rows, texts, strict=True)
+    ]
+    good = np.setdiff1d(np.arange(len(table)), rows)
+    return table.take(pa.array(good)), places[good], bad
+
+
+def arrays(encoder: Encoder, table: pa.Table) -> dict[str, np.ndarray]:
+    """What the buffer holds of N rows: those of :meth:`Encoder.transform`, ``label`` and ``impression_id``."""
+    made: dict[str, Any] = {name: np.ascontiguousarray(a) for name, a in encoder.transform(table).items()}
+    made["label"] = table.column("label").to_numpy().astype(np.float32)
+    made["impression_id"] = table.column("impression_id").to_numpy().astype(np.int64)
+    return made

@@ -1,0 +1,68 @@
+"""One update of a model: what :func:`.loop.fit` does with a batch of an epoch, and a stream with one of its buffer."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn.functional import binary_cross_entropy_with_logits
+
+from ..batch import Batch
+from ..models.base import MultiDomainModel
+from .device import autocast
+from .guard import GradientGuard
+from .optimizers import Optimizers
+
+
+class Step:
+    """The mean binary cross entropy plus ``model.auxiliary_loss()``, its gradients, their guard and the update.
+
+    Args:
+        model: in training mode, on ``device``.
+        optimizers: of its parameters.
+        guard: sees the gradients before the update.
+        device: where batches are.
+        offset: of the logits of sampled rows, see :mod:`.sampling`.
+        precision: of products, see :class:`.config.TrainingConfig`.
+    """
+
+    def __init__(
+        self,
+        model: MultiDomainModel,
+        optimizers: Optimizers,
+        guard: GradientGuard,
+        *,
+        device: torch.device,
+        offset: float = 0.0,
+        precision: str = "auto",
+    ) -> None:
+        self.model, self.optimizers, self.guard = model, optimizers, guard
+        self.device, self.offset, self.precision = device, offset, precision
+
+    def __call__(self, batch: Batch, *, epoch: int, step: int, number: int) -> tuple[Tensor, Tensor]:
+        """Learn one batch.
+
+        Args:
+            batch: B rows.
+            epoch, step: where this is, from 1, for messages.
+            number: steps since training began, from 0.
+
+        Returns:
+            the loss, a scalar, and the scores (B,), both detached and on the device.
+
+        Raises:
+            TrainingError: an earlier step went wrong, and this one cannot be taken for it.
+        """
+        try:
+            with autocast(self.device, self.precision):
+                scores = self.model(batch)
+                auxiliary = self.model.auxiliary_loss()
+            of_sample = scores.float() - self.offset if self.offset else scores.float()
+            loss = binary_cross_entropy_with_logits(of_sample, batch.label, batch.weight) + auxiliary.float()
+            self.optimizers.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+        except Exception:
+            self.guard.check(epoch)  # what went wrong a few steps ago explains more
+            raise
+        self.guard.watch(step, batch, loss)
+        self.optimizers.step(number)
+        return loss.detach(), scores.detach()

@@ -1,0 +1,220 @@
+"""Where the rows of a stream come from: files that arrive, and a Redis Stream with a consumer group."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import redis_server
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from small_stream import arrive, encoder, learnt, log, same, source, stream
+
+from multidomain.errors import ConfigurationError, DataError
+from multidomain.streaming.redis_stream import RedisSource, connect, publish
+from multidomain.streaming.rows import wanted
+from multidomain.streaming.source import Bad, Chunk, ticks
+
+
+def ids(ticks_or_chunks) -> list[int]:
+    return [i for one in ticks_or_chunks for i in one.rows.column("impression_id").to_pylist()]
+
+
+# --- a folder ----------------------------------------------------------------------------------------------------
+
+
+def test_files_are_read_in_the_order_of_their_names(tmp_path):
+    arrive(tmp_path, log(100), [30, 30])
+    assert ids(source(tmp_path).chunks(None)) == list(range(100))
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(size=st.integers(1, 130), stop=st.integers(1, 120))
+def test_reading_goes_on_after_any_position(tmp_path, size, stop):
+    if not (tmp_path / "_SUCCESS").exists():
+        arrive(tmp_path, log(120), [30, 1, 40])
+    first = [tick for tick, _ in zip(ticks(source(tmp_path).chunks(None), size), range(-(-stop // size)), strict=False)]
+    rest = ids(source(tmp_path).chunks(first[-1].position))
+    assert ids(first) + rest == list(range(120))
+
+
+def test_a_file_without_its_name_does_not_count_and_one_that_comes_later_does(tmp_path):
+    arrive(tmp_path, log(50), [], end=False)
+    (tmp_path / ".0001.parquet.tmp").write_bytes(b"half a file")
+    (tmp_path / "_0002.parquet").write_bytes(b"half a file")
+    seen: list[int] = []
+    reader = threading.Thread(target=lambda: seen.extend(ids(source(tmp_path).chunks(None))))
+    reader.start()
+    arrive(tmp_path, log(20, first=50), [])
+    reader.join(20)
+    assert seen == list(range(70))
+
+
+def test_a_stream_that_is_silent_for_long_enough_has_ended(tmp_path):
+    arrive(tmp_path, log(10), [], end=False)
+    assert ids(source(tmp_path, idle_seconds=0.05).chunks(None)) == list(range(10))
+
+
+def test_a_file_that_comes_before_one_that_was_read_is_refused_by_name(tmp_path):
+    arrive(tmp_path, log(10), [], end=False)
+    chunks = source(tmp_path).chunks(None)
+    next(chunks)
+    pq.write_table(log(5), tmp_path / "00.parquet")
+    with pytest.raises(DataError, match=r"00\.parquet came after 0000\.parquet, which was read before it"):
+        next(chunks)
+
+
+def test_a_column_that_is_missing_or_of_another_type_is_named_with_its_file(tmp_path):
+    pq.write_table(log(10).drop_columns(["price", "genre"]), tmp_path / "a.parquet")
+    with pytest.raises(DataError, match=r"a\.parquet lacks the columns 'genre', 'price'\. The rows of a stream are"):
+        next(source(tmp_path).chunks(None))
+    table = log(10)
+    words = pa.array(["ten"] * 10)
+    pq.write_table(table.set_column(table.column_names.index("price"), "price", words), tmp_path / "a.parquet")
+    with pytest.raises(DataError, match=r"a\.parquet: column 'price' must hold double, it holds string"):
+        next(source(tmp_path).chunks(None))
+
+
+def test_a_damaged_file_and_a_missing_folder_are_named(tmp_path):
+    (tmp_path / "a.parquet").write_bytes(b"not parquet")
+    with pytest.raises(DataError, match=r"a\.parquet cannot be read: .* write it under a name that begins with '\.'"):
+        next(source(tmp_path).chunks(None))
+    with pytest.raises(ConfigurationError, match=r"stream\.source\.path: there is no folder .*nowhere"):
+        source(tmp_path / "nowhere")
+
+
+def test_files_that_were_taken_away_after_they_were_read_are_not_missed(tmp_path):
+    arrive(tmp_path, log(90), [30, 30])
+    (tmp_path / "0000.parquet").unlink()
+    assert ids(source(tmp_path).chunks(["0000.parquet", 29])) == list(range(30, 90))
+
+
+def test_bad_rows_belong_to_the_rows_that_follow_them_and_positions_to_the_last_of_all():
+    def chunk(first: int, kinds: str) -> Chunk:
+        good = [place for place, kind in enumerate(kinds) if kind == "g"]
+        bad = [Bad(p, first + p, "odd", "") for p, kind in enumerate(kinds) if kind == "b"]
+        rows = pa.table({"impression_id": pa.array([first + p for p in good], pa.int64())})
+        return Chunk(rows, good, list(range(first, first + len(kinds))), tuple(bad))
+
+    found = [
+        (ids([tick]), tick.position, [one.position for one in tick.bad])
+        for tick in ticks([chunk(0, "gbgb"), chunk(4, "bggg"), chunk(8, "bb")], 2)
+    ]
+    assert found == [([0, 2], 2, [1]), ([5, 6], 6, [3, 4]), ([7], 9, [8, 9])]
+
+
+# --- Redis -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def redis(tmp_path_factory):
+    with redis_server.running(tmp_path_factory.mktemp("redis")) as address:
+        yield address
+
+
+def of(address: str, key: str, **changed) -> RedisSource:
+    given = {"group": "g", "consumer": "c", "schema": wanted(encoder()), "retry_seconds": 1.0}
+    return RedisSource(address=address, key=key, **(given | changed))
+
+
+def pending(address: str, key: str) -> int:
+    return connect(address).xpending(key, "g")["pending"]
+
+
+def test_the_rows_of_a_redis_stream_are_those_that_were_published(redis):
+    publish(connect(redis), "same", log(150), end=True)
+    found = pa.concat_tables([chunk.rows for chunk in of(redis, "same").chunks(None)])
+    assert found.equals(log(150).cast(found.schema))
+
+
+def test_a_redis_stream_trains_the_same_weights_as_files(redis, tmp_path):
+    publish(connect(redis), "train", log(300), end=True)
+    one, other = stream(tmp_path / "redis"), stream(tmp_path / "folder")
+    one.run(of(redis, "train"))
+    other.run(source(arrive(tmp_path / "files", log(300), [])))
+    assert same(one, other)
+    assert pending(redis, "train") == 0  # all acknowledged, the end too
+
+
+def test_only_what_a_checkpoint_holds_is_acknowledged_and_the_rest_comes_again(redis, tmp_path, monkeypatch):
+    publish(connect(redis), "crash", log(300), end=True)
+    dying = stream(tmp_path / "kept")
+    inner = dying._learn
+
+    def learn() -> None:
+        if dying.progress.steps == 3:
+            raise KeyboardInterrupt
+        inner()
+
+    dying._learn = learn
+    with pytest.raises(KeyboardInterrupt):
+        dying.run(of(redis, "crash"))
+    assert pending(redis, "crash") == 301 - 128  # two checkpoints of 64 rows; 300 rows and the end were delivered
+    again = stream(tmp_path / "kept")
+    assert again.progress.rows == 128
+    again.run(of(redis, "crash"))
+    assert sorted(learnt(tmp_path / "kept")) == list(range(300))
+    whole = stream(tmp_path / "whole")
+    whole.run(source(arrive(tmp_path / "files", log(300), [])))
+    assert same(again, whole)
+    assert pending(redis, "crash") == 0
+
+
+def test_a_crash_between_checkpoint_and_acknowledgement_repeats_nothing(redis, tmp_path):
+    publish(connect(redis), "between", log(200), end=True)
+    first, reader = stream(tmp_path / "kept"), of(redis, "between")
+    reader.commit = lambda position: None
+    first.run(reader)
+    assert pending(redis, "between") == 201
+    again = stream(tmp_path / "kept")
+    again.run(of(redis, "between"))
+    assert again.progress.rows == 200
+    assert pending(redis, "between") == 0
+    publish(connect(redis), "between", log(50, first=200), end=True)  # the next day
+    more = stream(tmp_path / "kept")
+    more.run(of(redis, "between"))
+    assert sorted(learnt(tmp_path / "kept")) == list(range(250))
+
+
+def test_entries_that_are_no_rows_are_kept_apart(redis, tmp_path):
+    client = connect(redis)
+    publish(client, "odd", log(40))
+    client.xadd("odd", {"row": "not json"})
+    client.xadd("odd", {"row": '{"impression_id": 99}'})
+    client.xadd("odd", {"else": "1"})
+    publish(client, "odd", log(40, first=40), end=True)
+    made = stream(tmp_path / "kept")
+    made.run(of(redis, "odd"))
+    assert (made.progress.rows, made.progress.rejected) == (80, 3)
+    reasons = pq.read_table(next((tmp_path / "kept/rejected").glob("*"))).column("reason").to_pylist()
+    assert reasons[0].startswith("the field 'row' is no JSON object")
+    assert reasons[1].startswith("it lacks user, group, label")
+
+
+def test_entries_that_were_trimmed_before_they_were_learnt_are_told(redis):
+    publish(connect(redis), "trimmed", log(10))
+    next(of(redis, "trimmed").chunks(None))
+    connect(redis).xtrim("trimmed", maxlen=4, approximate=False)
+    with pytest.raises(DataError, match="no longer holds 6 entries that were delivered and not learnt"):
+        list(of(redis, "trimmed", idle_seconds=0.1).chunks(None))
+
+
+def test_a_silent_redis_stream_has_ended(redis):
+    publish(connect(redis), "silent", log(5))
+    assert ids(of(redis, "silent", idle_seconds=0.1).chunks(None)) == list(range(5))
+
+
+def test_what_cannot_be_asked_is_told(redis, monkeypatch):
+    monkeypatch.delenv("MULTIDOMAIN_REDIS", raising=False)
+    with pytest.raises(ConfigurationError, match="nor is the environment variable MULTIDOMAIN_REDIS"):
+        of("", "x")
+    start = time.monotonic()
+    with pytest.raises(DataError, match=r"The Redis server at 127\.0\.0\.1:1 does not answer"):
+        next(of("127.0.0.1:1", "x", retry_seconds=0.2).chunks(None))
+    assert time.monotonic() - start < 20
+    connect(redis).set("text", "1")
+    with pytest.raises(DataError, match=r"The Redis stream 'text' .* cannot be read: WRONGTYPE"):
+        next(of(redis, "text").chunks(None))
