@@ -24,6 +24,7 @@ from .io.atomic import remove, replacing
 from .sources import files
 
 logger = logging.getLogger(__name__)
+ENGINES = ("duckdb", "spark")
 CHOICES = ("domain", "split", "features", "label")
 
 
@@ -43,6 +44,7 @@ class ProjectHooks:
         finally:
             loader.runtime_params = given
         _check_parameters(given, declared)
+        _choose_engine(loader)
         choice = {**declared, **given}
         schema.load(str(choice["dataset"])).variant(**{name: choice[name] for name in CHOICES})
 
@@ -231,6 +233,27 @@ def _check_input(name: str, catalog: DataCatalog, expected: Mapping[str, str]) -
             "parameters, inputs or code than those of now. Run the whole pipeline with --only-missing-outputs: it "
             "makes again what is stale."
         )
+
+
+def _choose_engine(loader: Any) -> None:
+    """Tables are those of the environment's ``engine``."""
+    from kedro.config import MissingConfigException
+
+    from .io.connection import use_spark
+    from .io.spark_options import SparkOptions
+
+    engine = loader["globals"].get("engine", ENGINES[0])
+    if engine not in ENGINES:
+        raise ConfigurationError(f"globals.yml: engine: there is no '{engine}'. Allowed: {', '.join(ENGINES)}.")
+    if engine == "duckdb":
+        use_spark(None)
+        return
+    where = f"conf/{loader.env}/spark.yml"
+    try:
+        given = loader["spark"]
+    except MissingConfigException as error:
+        raise ConfigurationError(f"{where} is missing: it says how Spark is reached.") from error
+    use_spark(SparkOptions.of(given, where=where))
 
 
 def _check_parameters(given: Mapping[str, Any], declared: Mapping[str, Any], prefix: str = "") -> None:

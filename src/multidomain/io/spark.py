@@ -1,0 +1,187 @@
+"""Ibis over Spark, made to give what Ibis over DuckDB gives.
+
+Everything in which the two engines differ, as far as the nodes use them, is here:
+
+=========================  ==========================================  ==============================================
+what                       Ibis on Spark by itself                     here
+=========================  ==========================================  ==============================================
+results, ``to_pyarrow``    by way of pandas: whole numbers beside      Arrow throughout, in the types of the
+                           nulls become floats, lists objects          expression
+``to_pyarrow_batches``     collects the whole table on the driver      written in parts to ``scratch``, then read part
+                                                                       by part, in order
+tables in memory           by way of pandas                            Arrow
+``create_table(temp)``     refused                                     held by the executors until the name is used
+                                                                       again
+``to_parquet``             a folder of parts, snappy                   the same, zstd; row groups of so many rows
+a path                     of ``fs.defaultFS``                         of this machine unless it says otherwise
+=========================  ==========================================  ==============================================
+
+``order_by`` puts nulls last in both, division of whole numbers gives a float in both, and ``row_number``, ``rank`` and
+``collect`` over a total order are equal: Ibis sees to that. A sum of floats is not the same in its last bits on two
+engines, nor on one engine twice: nodes sum whole numbers, and divide once. ``hash()`` is another function on each:
+what must be the same everywhere is drawn by :func:`multidomain.draw.digest`.
+"""
+
+from __future__ import annotations
+
+import atexit
+import functools
+import os
+import shutil
+import tempfile
+import uuid
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import ibis
+import ibis.expr.types as ir
+from ibis.backends.pyspark import Backend
+from ibis.backends.pyspark.datatypes import PySparkSchema
+from ibis.formats.pandas import PandasData
+
+from ..errors import ConfigurationError
+from .parts import part_batches
+from .spark_options import SparkOptions
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow as pa
+    from pyspark.sql import DataFrame, SparkSession
+
+
+@functools.cache
+def connect(options: SparkOptions) -> SparkTables:
+    """The one backend of this process over :func:`session`."""
+    backend = SparkTables()
+    backend.register_options()
+    backend.do_connect(session(options), scratch=options.scratch)
+    return backend
+
+
+@functools.cache
+def session(options: SparkOptions) -> SparkSession:
+    """Start Spark, or reach the cluster; ended when the process ends.
+
+    Raises:
+        ConfigurationError: PySpark or Java is not there, or the master does not answer.
+    """
+    try:
+        from pyspark.sql import SparkSession
+    except ImportError as error:
+        raise ConfigurationError("Tables on Spark need PySpark: pip install 'multidomain[cluster]'.") from error
+    if shutil.which("java") is None and "JAVA_HOME" not in os.environ:
+        raise ConfigurationError("Spark needs Java 17 or newer: install it, or set JAVA_HOME.")
+    os.environ["PYSPARK_PYTHON"] = options.interpreter
+    builder = SparkSession.builder
+    for name, value in options.settings().items():
+        builder = builder.config(name, value)
+    place = Path(tempfile.mkdtemp(prefix="multidomain-spark-"))
+    atexit.register(shutil.rmtree, place, ignore_errors=True)
+    builder = builder.config("spark.sql.warehouse.dir", str(place / "warehouse"))
+    try:
+        started = builder.getOrCreate()
+    except Exception as error:  # whatever Java said
+        cause = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        raise ConfigurationError(f"Spark cannot be started with master {options.master}: {cause.strip()}") from error
+    atexit.register(started.stop)
+    return started
+
+
+class SparkTables(Backend):
+    """See the table above."""
+
+    def do_connect(self, session: SparkSession, *, scratch: str | None = None, **_: Any) -> None:
+        """Over a session that is there; tables on their way to the driver lie in ``scratch``."""
+        super().do_connect(session)
+        self._scratch = Path(scratch or tempfile.gettempdir())
+        self._held: dict[str, DataFrame] = {}
+
+    def frame(self, expr: ir.Expr, *, params: Mapping[Any, Any] | None = None, limit: Any = None) -> DataFrame:
+        """An expression as Spark's own lazy table."""
+        table = expr.as_table()
+        self._run_pre_execute_hooks(table)
+        return self._session.sql(self.compile(table, params=params, limit=limit))
+
+    def to_pyarrow(self, expr: ir.Expr, /, *, params: Any = None, limit: Any = None, **_: Any) -> Any:
+        """The result, whole, in the expression's types."""
+        found = self.frame(expr, params=params, limit=limit).toArrow()
+        return expr.__pyarrow_result__(_typed(found, expr.as_table().schema().to_pyarrow()))
+
+    def execute(self, expr: ir.Expr, /, *, params: Any = None, limit: Any = None, **_: Any) -> Any:
+        """The result as pandas has it."""
+        schema = expr.as_table().schema()
+        found = self.frame(expr, params=params, limit=limit).toArrow()
+        frame: pd.DataFrame = _typed(found, schema.to_pyarrow()).to_pandas()
+        return expr.__pandas_result__(PandasData.convert_table(frame, schema))
+
+    def to_pyarrow_batches(
+        self, expr: ir.Expr, /, *, params: Any = None, limit: Any = None, chunk_size: int = 1_000_000, **_: Any
+    ) -> pa.ipc.RecordBatchReader:
+        """The result in order, at most ``chunk_size`` rows at a time."""
+        import pyarrow as pa
+
+        schema = expr.as_table().schema().to_pyarrow()
+        return pa.RecordBatchReader.from_batches(schema, self._batches(expr, schema, params, limit, chunk_size))
+
+    def _batches(self, expr: ir.Expr, schema: pa.Schema, params: Any, limit: Any, rows: int) -> Iterator[pa.RecordBatch]:
+        import pyarrow as pa
+
+        self._scratch.mkdir(parents=True, exist_ok=True)
+        place = self._scratch / f"multidomain-{os.getpid()}-{uuid.uuid4().hex[:8]}.parquet"
+        try:
+            self.frame(expr, params=params, limit=limit).write.parquet(_address(place))
+            for batch in part_batches(place, rows):
+                yield from _typed(pa.Table.from_batches([batch]), schema).to_batches(max_chunksize=rows)
+        finally:
+            shutil.rmtree(place, ignore_errors=True)
+
+    def to_parquet(
+        self, expr: ir.Table, /, path: str | Path, *, params: Any = None, limit: Any = None, **options: Any
+    ) -> None:
+        """Write a folder of parts, whose names are in the order of the rows.
+
+        Args:
+            expr: a table.
+            path: the folder.
+            params, limit: as Ibis has them.
+            options: ``compression``, and ``row_group_size`` in rows.
+        """
+        writer = self.frame(expr, params=params, limit=limit).write
+        writer = writer.option("compression", options.pop("compression", "zstd"))
+        if rows := options.pop("row_group_size", None):
+            writer = writer.option("parquet.block.row.count.limit", str(rows))
+        if options:
+            raise TypeError(f"unknown options: {', '.join(options)}")
+        writer.parquet(_address(path))
+
+    def read_parquet(self, path: str | Path, /, *, table_name: str | None = None, **options: Any) -> ir.Table:
+        """A file, a folder of parts or a pattern as a lazy table."""
+        return super().read_parquet(_address(path), table_name=table_name, **options)
+
+    def create_table(self, name: str, /, obj: Any = None, *, temp: bool | None = None, **options: Any) -> ir.Table:
+        """A temporary table is computed once, and kept by the executors until its name is used again."""
+        if not temp:
+            return super().create_table(name, obj, temp=temp, **options)
+        made = self.frame(obj if isinstance(obj, ir.Expr) else ibis.memtable(obj)).persist()
+        made.count()
+        if name in self._held:
+            self._held.pop(name).unpersist()
+        self._held[name] = made
+        made.createOrReplaceTempView(name)
+        return self.table(name)
+
+    def _register_in_memory_table(self, op: Any) -> None:
+        table = op.data.to_pyarrow(op.schema)
+        made = self._session.createDataFrame(table, schema=PySparkSchema.from_ibis(op.schema))
+        made.createOrReplaceTempView(op.name)
+
+
+def _typed(found: pa.Table, schema: pa.Schema) -> pa.Table:
+    """Spark's Arrow types are wider, or have other names within lists."""
+    return found.rename_columns(schema.names).cast(schema)
+
+
+def _address(path: str | Path) -> str:
+    text = os.fspath(path)
+    return text if "://" in text else f"file://{os.path.abspath(text)}"
