@@ -169,6 +169,7 @@ class TrainingFrame:
 def _slices(path: Path, rows: int) -> Iterator[pa.Table]:
     """Consecutive rows, at most ``rows`` at a time."""
     import pyarrow as pa
+
     for batch in part_batches(path, rows):
         yield pa.Table.from_batches([batch])
 

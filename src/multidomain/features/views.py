@@ -358,7 +358,9 @@ def write(
     *,
     prior: float | None = None,
 ) -> dict[str, Any]:
-    """Write ``<view>.parquet``, a file or a folder of parts, for each view, sorted by key and time, and ``views.json``; return the latter.
+    """Write ``<view>.parquet`` for each view, sorted by key and time, and ``views.json``; return the latter.
+
+    What is written is a file, or of Spark a folder of parts in this order.
 
     ``prior`` is the training positive rate where not given.
     """

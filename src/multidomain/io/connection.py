@@ -3,9 +3,10 @@
 Nodes are Ibis expressions and know neither. What differs between the two engines is in
 :class:`multidomain.io.spark.SparkTables` and nowhere else.
 
-What is read where: raw files are read on the driver, by DuckDB, in every environment (archives, text and drawn logs come
-from one process anyway, and the rows of a file are numbered in its order). Tables from ``ingested_…`` to the view tables
-belong to :func:`connection`. What training reads in order, the training frame and what follows it, is DuckDB's again.
+What is read where: raw files are read on the driver, by DuckDB, in every environment (archives, text and drawn logs
+come from one process anyway, and the rows of a file are numbered in its order). Tables from ``ingested_…`` to the view
+tables belong to :func:`connection`. What training reads in order, the training frame and what follows it, is DuckDB's
+again.
 """
 
 from __future__ import annotations
@@ -24,11 +25,11 @@ if TYPE_CHECKING:
     import duckdb
     import ibis.expr.types as ir
     from ibis.backends.duckdb import Backend
+    from ibis.backends.sql import SQLBackend as Engine
+    from pyspark.sql import SparkSession
 
-    from .spark import SparkTables
     from .spark_options import SparkOptions
 
-    Engine = Backend | SparkTables
 
 MEMORY_LIMIT = "2GB"
 
@@ -54,6 +55,19 @@ def connection() -> Engine:
     from .spark import connect
 
     return connect(_spark)
+
+
+def spark_session(settings: str) -> SparkSession:
+    """The Spark of this run; where no run has chosen one, of Feast's own commands say, the one that a file describes.
+
+    Args:
+        settings: a ``spark.yml``, from the project's folder.
+    """
+    from .. import schema
+    from .spark import session
+    from .spark_options import read
+
+    return session(_spark or read(schema.project_root() / settings))
 
 
 def engine_of(expression: ir.Table) -> Engine:

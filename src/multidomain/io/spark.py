@@ -9,6 +9,7 @@ results, ``to_pyarrow``    by way of pandas: whole numbers beside      Arrow thr
                            nulls become floats, lists objects          expression
 ``to_pyarrow_batches``     collects the whole table on the driver      written in parts to ``scratch``, then read part
                                                                        by part, in order
+types                      whole numbers as narrow as Spark has them   those of the expression
 tables in memory           by way of pandas                            Arrow
 ``create_table(temp)``     refused                                     held by the executors until the name is used
                                                                        again
@@ -49,13 +50,15 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from pyspark.sql import DataFrame, SparkSession
 
+SCRATCH = "spark.multidomain.scratch"
+
 
 @functools.cache
 def connect(options: SparkOptions) -> SparkTables:
     """The one backend of this process over :func:`session`."""
     backend = SparkTables()
     backend.register_options()
-    backend.do_connect(session(options), scratch=options.scratch)
+    backend.do_connect(session(options))
     return backend
 
 
@@ -73,7 +76,7 @@ def session(options: SparkOptions) -> SparkSession:
     if shutil.which("java") is None and "JAVA_HOME" not in os.environ:
         raise ConfigurationError("Spark needs Java 17 or newer: install it, or set JAVA_HOME.")
     os.environ["PYSPARK_PYTHON"] = options.interpreter
-    builder = SparkSession.builder
+    builder = SparkSession.builder.config(SCRATCH, options.scratch or tempfile.gettempdir())
     for name, value in options.settings().items():
         builder = builder.config(name, value)
     place = Path(tempfile.mkdtemp(prefix="multidomain-spark-"))
@@ -88,20 +91,23 @@ def session(options: SparkOptions) -> SparkSession:
     return started
 
 
-class SparkTables(Backend):
+class SparkTables(Backend):  # type: ignore[misc]  # Ibis is untyped
     """See the table above."""
 
-    def do_connect(self, session: SparkSession, *, scratch: str | None = None, **_: Any) -> None:
-        """Over a session that is there; tables on their way to the driver lie in ``scratch``."""
+    def do_connect(self, session: SparkSession, **_: Any) -> None:
+        """Over a session that is there."""
         super().do_connect(session)
-        self._scratch = Path(scratch or tempfile.gettempdir())
         self._held: dict[str, DataFrame] = {}
 
     def frame(self, expr: ir.Expr, *, params: Mapping[Any, Any] | None = None, limit: Any = None) -> DataFrame:
         """An expression as Spark's own lazy table."""
         table = expr.as_table()
         self._run_pre_execute_hooks(table)
-        return self._session.sql(self.compile(table, params=params, limit=limit))
+        made: DataFrame = self._session.sql(self.compile(table, params=params, limit=limit))
+        types = {field.name: field.dataType for field in PySparkSchema.from_ibis(table.schema())}
+        if all(made.schema[name].dataType.simpleString() == kind.simpleString() for name, kind in types.items()):
+            return made
+        return made.select(*(made[name].cast(kind).alias(name) for name, kind in types.items()))
 
     def to_pyarrow(self, expr: ir.Expr, /, *, params: Any = None, limit: Any = None, **_: Any) -> Any:
         """The result, whole, in the expression's types."""
@@ -124,17 +130,13 @@ class SparkTables(Backend):
         schema = expr.as_table().schema().to_pyarrow()
         return pa.RecordBatchReader.from_batches(schema, self._batches(expr, schema, params, limit, chunk_size))
 
-    def _batches(self, expr: ir.Expr, schema: pa.Schema, params: Any, limit: Any, rows: int) -> Iterator[pa.RecordBatch]:
+    def _batches(
+        self, expr: ir.Expr, schema: pa.Schema, params: Any, limit: Any, rows: int
+    ) -> Iterator[pa.RecordBatch]:
         import pyarrow as pa
 
-        self._scratch.mkdir(parents=True, exist_ok=True)
-        place = self._scratch / f"multidomain-{os.getpid()}-{uuid.uuid4().hex[:8]}.parquet"
-        try:
-            self.frame(expr, params=params, limit=limit).write.parquet(_address(place))
-            for batch in part_batches(place, rows):
-                yield from _typed(pa.Table.from_batches([batch]), schema).to_batches(max_chunksize=rows)
-        finally:
-            shutil.rmtree(place, ignore_errors=True)
+        for batch in batches(self.frame(expr, params=params, limit=limit), rows):
+            yield from _typed(pa.Table.from_batches([batch]), schema).to_batches(max_chunksize=rows)
 
     def to_parquet(
         self, expr: ir.Table, /, path: str | Path, *, params: Any = None, limit: Any = None, **options: Any
@@ -153,11 +155,11 @@ class SparkTables(Backend):
             writer = writer.option("parquet.block.row.count.limit", str(rows))
         if options:
             raise TypeError(f"unknown options: {', '.join(options)}")
-        writer.parquet(_address(path))
+        writer.parquet(address(path))
 
     def read_parquet(self, path: str | Path, /, *, table_name: str | None = None, **options: Any) -> ir.Table:
         """A file, a folder of parts or a pattern as a lazy table."""
-        return super().read_parquet(_address(path), table_name=table_name, **options)
+        return super().read_parquet(address(path), table_name=table_name, **options)
 
     def create_table(self, name: str, /, obj: Any = None, *, temp: bool | None = None, **options: Any) -> ir.Table:
         """A temporary table is computed once, and kept by the executors until its name is used again."""
@@ -177,11 +179,24 @@ class SparkTables(Backend):
         made.createOrReplaceTempView(op.name)
 
 
+def batches(frame: DataFrame, rows: int) -> Iterator[pa.RecordBatch]:
+    """The rows of a Spark table in order, at most so many at a time, by way of Parquet in the options' ``scratch``."""
+    folder = Path(str(frame.sparkSession.conf.get(SCRATCH)))
+    folder.mkdir(parents=True, exist_ok=True)
+    place = folder / f"multidomain-{os.getpid()}-{uuid.uuid4().hex[:8]}.parquet"
+    try:
+        frame.write.parquet(address(place))
+        yield from part_batches(place, rows)
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
+
+
 def _typed(found: pa.Table, schema: pa.Schema) -> pa.Table:
     """Spark's Arrow types are wider, or have other names within lists."""
     return found.rename_columns(schema.names).cast(schema)
 
 
-def _address(path: str | Path) -> str:
+def address(path: str | Path) -> str:
+    """As Spark wants it: a path without a scheme is one of this machine."""
     text = os.fspath(path)
     return text if "://" in text else f"file://{os.path.abspath(text)}"

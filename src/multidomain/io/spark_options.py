@@ -69,7 +69,9 @@ class SparkOptions:
             if not str(name).startswith("spark."):
                 raise ConfigurationError(f"{where}: conf.{name}: settings of Spark begin with 'spark.'.")
             if name in FIXED and str(value) != FIXED[name]:
-                raise ConfigurationError(f"{where}: conf.{name} is {FIXED[name]} here, which results rest on; leave it out.")
+                raise ConfigurationError(
+                    f"{where}: conf.{name} is {FIXED[name]} here, which results rest on; leave it out."
+                )
         return cls(**{**given, "conf": {str(k): str(v) for k, v in (given.get("conf") or {}).items()}})
 
     @property
@@ -121,5 +123,7 @@ def _check(where: str, value: Any, kind: str) -> None:
         "Mapping[str, str]": value is None or isinstance(value, Mapping),
     }[kind]
     if not good:
-        said = {"str": "text", "str | None": "text or null", "int": "a whole number above 0"}.get(kind, "a group of settings")
+        said = {"str": "text", "str | None": "text or null", "int": "a whole number above 0"}.get(
+            kind, "a group of settings"
+        )
         raise ConfigurationError(f"{where} must be {said}, got {value!r}.")
