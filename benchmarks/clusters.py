@@ -3,8 +3,8 @@
     python -m benchmarks.clusters --folder /somewhere/large --redis localhost:6379
 
 runs ``train_star`` in ``base`` and in ``cluster``, each in a process and a data folder of its own, then compares every
-table row for row, every cell of the training frame, and the metrics. ``--workers 2`` starts a standalone Spark for it, a
-master and so many workers on this machine (:mod:`benchmarks.standalone`); without, the master is that of ``spark.yml``.
+table row for row, every cell of the training frame, and the metrics. ``--workers 2`` starts a standalone Spark for it,
+a master and so many workers on this machine (:mod:`benchmarks.standalone`); without, it is that of ``spark.yml``.
 ``--share 0.03`` takes that share of the users. ``--compare`` compares what an earlier call left in the folder.
 """
 

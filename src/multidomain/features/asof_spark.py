@@ -39,7 +39,7 @@ from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
 from ..io.connection import spark_session
-from ..io.spark import address, batches
+from ..io.spark import address, batches, told
 from ..progress import progress
 from .asof import AT, ROW, AsofRetrievalJob, ViewJoin
 from .engine import ArrowEngine, ArrowEngineConfig, stored_names, times_of, view_source, written
@@ -102,7 +102,8 @@ class SparkAsofJob(AsofRetrievalJob):
             groups.setdefault((*(entity for _, entity in join.keys), *alone), []).append(join)
         found: dict[str, pa.ChunkedArray] = {}
         for joins in groups.values():
-            known = self._of_group(session, joins)
+            with told():
+                known = self._of_group(session, joins)
             place = np.full(result.num_rows, -1, dtype=np.int64)
             place[known[ROW].to_numpy()] = np.arange(known.num_rows)
             rows = known.take(pa.array(place, mask=place < 0))
@@ -275,7 +276,7 @@ def _wider(asked: T.DataType, known: Sequence[T.DataType]) -> T.DataType:
 
 def _with_plain_lists(schema: pa.Schema) -> pa.Schema:
     def plain(kind: pa.DataType) -> pa.DataType:
-        return pa.list_(kind.value_type) if pa.types.is_list(kind) else kind
+        return pa.list_(pa.field("element", kind.value_type)) if pa.types.is_list(kind) else kind
 
     return pa.schema([pa.field(field.name, plain(field.type)) for field in schema])
 

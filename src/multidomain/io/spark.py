@@ -10,23 +10,29 @@ results, ``to_pyarrow``    by way of pandas: whole numbers beside      Arrow thr
 ``to_pyarrow_batches``     collects the whole table on the driver      written in parts to ``scratch``, then read part
                                                                        by part, in order
 types                      whole numbers as narrow as Spark has them   those of the expression
+times                      with and without a zone are one type        two, as in DuckDB
 tables in memory           by way of pandas                            Arrow
 ``create_table(temp)``     refused                                     held by the executors until the name is used
                                                                        again
 ``to_parquet``             a folder of parts, snappy                   the same, zstd; row groups of so many rows
+a struct as JSON           without its nulls, times with a T           as DuckDB writes it
 a path                     of ``fs.defaultFS``                         of this machine unless it says otherwise
 =========================  ==========================================  ==============================================
 
 ``order_by`` puts nulls last in both, division of whole numbers gives a float in both, and ``row_number``, ``rank`` and
 ``collect`` over a total order are equal: Ibis sees to that. A sum of floats is not the same in its last bits on two
 engines, nor on one engine twice: nodes sum whole numbers, and divide once. ``hash()`` is another function on each:
-what must be the same everywhere is drawn by :func:`multidomain.draw.digest`.
+what must be the same everywhere is drawn by :func:`multidomain.draw.digest`. What stays different is the text of a
+float below 0.001 or from 10,000,000 up (``1.0E7``): no table but the quarantine holds one, ids and domains being text
+before Spark sees them unless a domain is made of a column of floats.
 """
 
 from __future__ import annotations
 
 import atexit
+import contextlib
 import functools
+import logging
 import os
 import shutil
 import tempfile
@@ -36,12 +42,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import ibis
+import ibis.expr.datatypes as dt
 import ibis.expr.types as ir
+import sqlglot as sg
+import sqlglot.expressions as sge
 from ibis.backends.pyspark import Backend
 from ibis.backends.pyspark.datatypes import PySparkSchema
+from ibis.backends.sql.compilers.pyspark import PySparkCompiler
 from ibis.formats.pandas import PandasData
 
-from ..errors import ConfigurationError
+from ..errors import ConfigurationError, DataError
 from .parts import part_batches
 from .spark_options import SparkOptions
 
@@ -49,6 +59,7 @@ if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
     from pyspark.sql import DataFrame, SparkSession
+    from pyspark.sql.types import StructType
 
 SCRATCH = "spark.multidomain.scratch"
 
@@ -75,6 +86,8 @@ def session(options: SparkOptions) -> SparkSession:
         raise ConfigurationError("Tables on Spark need PySpark: pip install 'multidomain[cluster]'.") from error
     if shutil.which("java") is None and "JAVA_HOME" not in os.environ:
         raise ConfigurationError("Spark needs Java 17 or newer: install it, or set JAVA_HOME.")
+    for name in ("SQLQueryContextLogger", "DataFrameQueryContextLogger"):  # a page of JSON beside every error
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     os.environ["PYSPARK_PYTHON"] = options.interpreter
     builder = SparkSession.builder.config(SCRATCH, options.scratch or tempfile.gettempdir())
     for name, value in options.settings().items():
@@ -91,8 +104,24 @@ def session(options: SparkOptions) -> SparkSession:
     return started
 
 
+class _Compiler(PySparkCompiler):  # type: ignore[misc]
+    """Spark's ``to_json`` leaves nulls out, and writes a time with a T."""
+
+    def visit_Cast(self, op: Any, *, arg: Any, to: Any) -> Any:
+        if not (to.is_json() and op.arg.dtype.is_struct()):
+            return super().visit_Cast(op, arg=arg, to=to)
+        pairs: list[Any] = []
+        for name, kind in op.arg.dtype.items():
+            value = sge.Dot(this=arg, expression=sg.to_identifier(name, quoted=self.quoted))
+            pairs += [sge.convert(name), self.cast(value, dt.string) if kind.is_timestamp() else value]
+        options = sge.Anonymous(this="map", expressions=[sge.convert("ignoreNullFields"), sge.convert("false")])
+        return self.f.to_json(self.f.named_struct(*pairs), options)
+
+
 class SparkTables(Backend):  # type: ignore[misc]  # Ibis is untyped
     """See the table above."""
+
+    compiler = _Compiler()
 
     def do_connect(self, session: SparkSession, **_: Any) -> None:
         """Over a session that is there."""
@@ -101,23 +130,29 @@ class SparkTables(Backend):  # type: ignore[misc]  # Ibis is untyped
 
     def frame(self, expr: ir.Expr, *, params: Mapping[Any, Any] | None = None, limit: Any = None) -> DataFrame:
         """An expression as Spark's own lazy table."""
+        from pyspark.sql.types import NumericType
+
         table = expr.as_table()
         self._run_pre_execute_hooks(table)
         made: DataFrame = self._session.sql(self.compile(table, params=params, limit=limit))
-        types = {field.name: field.dataType for field in PySparkSchema.from_ibis(table.schema())}
-        if all(made.schema[name].dataType.simpleString() == kind.simpleString() for name, kind in types.items()):
-            return made
-        return made.select(*(made[name].cast(kind).alias(name) for name, kind in types.items()))
+        narrow = {
+            field.name: field.dataType
+            for field in _spark_schema(table.schema())
+            if isinstance(field.dataType, NumericType) and made.schema[field.name].dataType != field.dataType
+        }
+        return made.withColumns({name: made[name].cast(kind) for name, kind in narrow.items()}) if narrow else made
 
     def to_pyarrow(self, expr: ir.Expr, /, *, params: Any = None, limit: Any = None, **_: Any) -> Any:
         """The result, whole, in the expression's types."""
-        found = self.frame(expr, params=params, limit=limit).toArrow()
+        with told():
+            found = self.frame(expr, params=params, limit=limit).toArrow()
         return expr.__pyarrow_result__(_typed(found, expr.as_table().schema().to_pyarrow()))
 
     def execute(self, expr: ir.Expr, /, *, params: Any = None, limit: Any = None, **_: Any) -> Any:
         """The result as pandas has it."""
         schema = expr.as_table().schema()
-        found = self.frame(expr, params=params, limit=limit).toArrow()
+        with told():
+            found = self.frame(expr, params=params, limit=limit).toArrow()
         frame: pd.DataFrame = _typed(found, schema.to_pyarrow()).to_pandas()
         return expr.__pandas_result__(PandasData.convert_table(frame, schema))
 
@@ -149,13 +184,15 @@ class SparkTables(Backend):  # type: ignore[misc]  # Ibis is untyped
             params, limit: as Ibis has them.
             options: ``compression``, and ``row_group_size`` in rows.
         """
-        writer = self.frame(expr, params=params, limit=limit).write
+        with told():
+            writer = self.frame(expr, params=params, limit=limit).write
         writer = writer.option("compression", options.pop("compression", "zstd"))
         if rows := options.pop("row_group_size", None):
             writer = writer.option("parquet.block.row.count.limit", str(rows))
         if options:
             raise TypeError(f"unknown options: {', '.join(options)}")
-        writer.parquet(address(path))
+        with told():
+            writer.parquet(address(path))
 
     def read_parquet(self, path: str | Path, /, *, table_name: str | None = None, **options: Any) -> ir.Table:
         """A file, a folder of parts or a pattern as a lazy table."""
@@ -165,18 +202,48 @@ class SparkTables(Backend):  # type: ignore[misc]  # Ibis is untyped
         """A temporary table is computed once, and kept by the executors until its name is used again."""
         if not temp:
             return super().create_table(name, obj, temp=temp, **options)
-        made = self.frame(obj if isinstance(obj, ir.Expr) else ibis.memtable(obj)).persist()
-        made.count()
+        with told():
+            made = self.frame(obj if isinstance(obj, ir.Expr) else ibis.memtable(obj)).persist()
+            made.count()
         if name in self._held:
             self._held.pop(name).unpersist()
         self._held[name] = made
         made.createOrReplaceTempView(name)
         return self.table(name)
 
+    def get_schema(self, table_name: str, **where: Any) -> Any:
+        """With the zone of times that have one."""
+        schema = super().get_schema(table_name, **where)
+        kinds = {field.name: field.dataType.typeName() for field in self._session.table(table_name).schema}
+        times = {"timestamp": dt.Timestamp("UTC", 6), "timestamp_ntz": dt.Timestamp(scale=6)}
+        return ibis.schema({name: times.get(kinds[name], kind) for name, kind in schema.items()})
+
     def _register_in_memory_table(self, op: Any) -> None:
         table = op.data.to_pyarrow(op.schema)
-        made = self._session.createDataFrame(table, schema=PySparkSchema.from_ibis(op.schema))
+        made = self._session.createDataFrame(table, schema=_spark_schema(op.schema))
         made.createOrReplaceTempView(op.name)
+
+
+@contextlib.contextmanager
+def told() -> Iterator[None]:
+    """What Spark reports on many pages, in one message.
+
+    Raises:
+        DataError: a worker, the cluster or a query failed.
+    """
+    from py4j.protocol import Py4JError, Py4JNetworkError
+    from pyspark.errors import PySparkException
+
+    try:
+        yield
+    except (PySparkException, Py4JError, Py4JNetworkError, ConnectionError) as error:
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        named = [line for line in lines if line.startswith(("[", "Caused by", "org.apache.spark", ": "))]
+        cause = (named or lines or [type(error).__name__])[0].removeprefix(": ")
+        raise DataError(
+            f"Spark could not finish: {cause[:500]}\nNothing of this table was kept. When the cluster is well, run the "
+            "same command with --only-missing-outputs: it goes on with what is missing."
+        ) from error
 
 
 def batches(frame: DataFrame, rows: int) -> Iterator[pa.RecordBatch]:
@@ -185,10 +252,24 @@ def batches(frame: DataFrame, rows: int) -> Iterator[pa.RecordBatch]:
     folder.mkdir(parents=True, exist_ok=True)
     place = folder / f"multidomain-{os.getpid()}-{uuid.uuid4().hex[:8]}.parquet"
     try:
-        frame.write.parquet(address(place))
+        with told():
+            frame.write.parquet(address(place))
         yield from part_batches(place, rows)
     finally:
         shutil.rmtree(place, ignore_errors=True)
+
+
+def _spark_schema(schema: Any) -> StructType:
+    """Ibis itself gives every time the zone of the session."""
+    from pyspark.sql.types import StructField, StructType, TimestampNTZType
+
+    naive = {name for name, kind in schema.items() if kind.is_timestamp() and kind.timezone is None}
+    return StructType(
+        [
+            StructField(field.name, TimestampNTZType() if field.name in naive else field.dataType)
+            for field in PySparkSchema.from_ibis(schema)
+        ]
+    )
 
 
 def _typed(found: pa.Table, schema: pa.Schema) -> pa.Table:
