@@ -19,6 +19,7 @@ import yaml
 
 from .. import schema as schemas
 from ..errors import ConfigurationError, DataError, unknown_key
+from ..resolvers import data
 from ..schema import Schema, Variant
 from .definitions import objects, service_name
 from .views import read_manifest, views
@@ -35,7 +36,7 @@ DUMMY = "__dummy_id"  # the key of Feast's own entity of views without one
 
 def data_root() -> Path:
     """``$MULTIDOMAIN_DATA``, or ``data/`` of the project."""
-    return Path(os.environ.get("MULTIDOMAIN_DATA") or schemas.project_root() / "data").resolve()
+    return Path(data("data")).resolve()
 
 
 def views_folder(variant: Variant) -> Path:
