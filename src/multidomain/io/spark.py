@@ -15,6 +15,9 @@ tables in memory           by way of pandas                            Arrow
 ``create_table(temp)``     refused                                     held by the executors until the name is used
                                                                        again
 ``to_parquet``             a folder of parts, snappy                   the same, zstd; row groups of so many rows
+``isinf``                  false of everything                         true of both infinities
+``limit(n, offset)``       rows numbered without an order, and the     ``OFFSET``
+                           number left among the columns
 a struct as JSON           without its nulls, times with a T           as DuckDB writes it
 a path                     of ``fs.defaultFS``                         of this machine unless it says otherwise
 =========================  ==========================================  ==============================================
@@ -48,6 +51,7 @@ import sqlglot as sg
 import sqlglot.expressions as sge
 from ibis.backends.pyspark import Backend
 from ibis.backends.pyspark.datatypes import PySparkSchema
+from ibis.backends.sql.compilers.base import SQLGlotCompiler
 from ibis.backends.sql.compilers.pyspark import PySparkCompiler
 from ibis.formats.pandas import PandasData
 
@@ -105,7 +109,14 @@ def session(options: SparkOptions) -> SparkSession:
 
 
 class _Compiler(PySparkCompiler):  # type: ignore[misc]
-    """Spark's ``to_json`` leaves nulls out, and writes a time with a T."""
+    """The rows of the table above that are about expressions."""
+
+    rewrites = SQLGlotCompiler.rewrites  # without Ibis's own form of an offset: Spark has one since 3.4
+
+    def visit_IsInf(self, op: Any, *, arg: Any) -> Any:
+        if not op.arg.dtype.is_floating():
+            return sge.false()
+        return sg.or_(sge.EQ(this=arg, expression=self.POS_INF), sge.EQ(this=arg, expression=self.NEG_INF))
 
     def visit_Cast(self, op: Any, *, arg: Any, to: Any) -> Any:
         if not (to.is_json() and op.arg.dtype.is_struct()):
