@@ -19,12 +19,16 @@ from kedro.pipeline import Pipeline
 from kedro.pipeline.node import Node
 
 from . import schema
-from .errors import ConfigurationError, UserError, unknown_key
+from .errors import ConfigurationError, DataError, UserError, unknown_key
 from .io.atomic import remove, replacing
 from .sources import files
 
 logger = logging.getLogger(__name__)
 ENGINES = ("duckdb", "spark")
+SERVERS = {  # by the package whose error says so
+    "redis": "The online store (Redis, $MULTIDOMAIN_REDIS)",
+    "mlflow": "MLflow ($MLFLOW_TRACKING_URI)",
+}
 CHOICES = ("domain", "split", "features", "label")
 
 
@@ -86,6 +90,8 @@ class ProjectHooks:
             cause = cause.__cause__
         if cause is not None and cause is not error:
             raise cause from None
+        if cause is None and (said := _unreachable(error)) is not None:
+            raise said from error
 
     def _restore(self) -> None:
         for name, value in self._before.items():
@@ -254,6 +260,23 @@ def _choose_engine(loader: Any) -> None:
     except MissingConfigException as error:
         raise ConfigurationError(f"{where} is missing: it says how Spark is reached.") from error
     use_spark(SparkOptions.of(given, where=where))
+
+
+def _unreachable(error: BaseException) -> UserError | None:
+    """A server that did not answer, in one message; None where the error is something else."""
+    chain: list[BaseException] = []
+    while error is not None and error not in chain:
+        chain.append(error)
+        error = error.__cause__ or error.__context__  # type: ignore[assignment]
+    for one in chain:
+        server = SERVERS.get(type(one).__module__.split(".")[0])
+        if server and any(isinstance(cause, OSError) or "Connection" in type(cause).__name__ for cause in chain):
+            first = next((line for line in str(one).splitlines() if line.strip()), type(one).__name__)
+            return DataError(
+                f"{server} does not answer: {first.strip()[:300]}\nStart it, then run the same command again, with "
+                "--only-missing-outputs: what is finished is not done again."
+            )
+    return None
 
 
 def _check_parameters(given: Mapping[str, Any], declared: Mapping[str, Any], prefix: str = "") -> None:
