@@ -11,7 +11,7 @@ export GOMP_SPINCOUNT ?= 4000
 
 REDIS := .redis
 
-.PHONY: run test test-redis redis lint format viz mlflow serve bench clean install
+.PHONY: run test test-redis test-cluster redis spark lint format viz mlflow serve bench clean install
 .DEFAULT_GOAL := run
 
 run: $(READY)
@@ -31,6 +31,20 @@ $(REDIS)/.ready:
 
 test-redis: $(READY) redis
 	$(BIN)/python -m pytest tests/serving/test_redis.py $(ARGS)
+
+# Spark and Feast's Redis beside the rest; Java 17 must be there. Without them the tests of tests/spark skip.
+CLUSTER := $(VENV)/.cluster
+
+$(CLUSTER): $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) --constraint constraints.txt --editable '.[dev,cluster]'
+	touch $@
+
+test-cluster: $(CLUSTER) redis
+	$(BIN)/python -m pytest tests/spark tests/serving/test_redis.py $(ARGS)
+
+# A standalone Spark on this machine, a master and two workers, until Ctrl-C; it says how a run is pointed at it.
+spark: $(CLUSTER)
+	$(BIN)/python -m benchmarks.standalone --folder .spark $(ARGS)
 
 lint: $(READY)
 	$(BIN)/ruff check .
@@ -61,7 +75,7 @@ bench: $(BENCH)/.ready
 install: $(READY)
 
 clean:
-	rm -rf $(VENV) $(BENCH) $(REDIS) build .viz .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(BENCH) $(REDIS) .spark build .viz .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(READY): EXTRA := dev

@@ -156,3 +156,18 @@ def test_a_users_error_is_said_plainly_where_kedro_has_wrapped_it():
         ProjectHooks().on_pipeline_error(error=wrapped)
     assert raised.value is disk_full
     assert ProjectHooks().on_pipeline_error(error=ValueError("a mistake in the code")) is None
+
+
+def test_a_server_that_does_not_answer_is_named_with_what_to_do() -> None:
+    redis = pytest.importorskip("redis")
+    with pytest.raises(
+        DataError, match=r"Redis, \$MULTIDOMAIN_REDIS\) does not answer: Error 111(.|\n)*--only-missing"
+    ):
+        ProjectHooks().on_pipeline_error(redis.exceptions.ConnectionError("Error 111 connecting to 127.0.0.1:1."))
+    from mlflow.exceptions import MlflowException
+
+    failed = MlflowException("API request failed")
+    failed.__cause__ = ConnectionRefusedError(111, "refused")
+    with pytest.raises(DataError, match=r"MLflow \(\$MLFLOW_TRACKING_URI\) does not answer: API request failed"):
+        ProjectHooks().on_pipeline_error(failed)
+    ProjectHooks().on_pipeline_error(MlflowException("no such model"))  # an answer, if not the one hoped for

@@ -75,3 +75,23 @@ def test_another_data_folder_has_a_registry_of_its_own(tmp_path: Path, monkeypat
     tracking.connect().create_registered_model("model")
     monkeypatch.setenv("MULTIDOMAIN_DATA", str(tmp_path / "two"))
     assert tracking.connect().search_registered_models() == []
+
+
+def test_a_given_address_holds_however_often_it_is_asked_for(monkeypatch, tmp_path):
+    monkeypatch.setenv("MULTIDOMAIN_DATA", str(tmp_path / "data"))
+    address = f"sqlite:///{tmp_path / 'elsewhere.db'}"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
+    for _ in range(2):
+        tracking.connect()
+        assert tracking.store() == address
+
+
+def test_a_server_that_is_not_there_is_not_taken_for_one_without_a_champion(monkeypatch):
+    from mlflow.exceptions import MlflowException
+
+    from multidomain.packaging import champion
+
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:1")
+    with pytest.raises(MlflowException):
+        champion.current("none/at-all", "star")

@@ -19,11 +19,16 @@ from kedro.pipeline import Pipeline
 from kedro.pipeline.node import Node
 
 from . import schema
-from .errors import ConfigurationError, UserError, unknown_key
+from .errors import ConfigurationError, DataError, UserError, unknown_key
 from .io.atomic import remove, replacing
 from .sources import files
 
 logger = logging.getLogger(__name__)
+ENGINES = ("duckdb", "spark")
+SERVERS = {  # by the package whose error says so
+    "redis": "The online store (Redis, $MULTIDOMAIN_REDIS)",
+    "mlflow": "MLflow ($MLFLOW_TRACKING_URI)",
+}
 CHOICES = ("domain", "split", "features", "label")
 
 
@@ -43,6 +48,7 @@ class ProjectHooks:
         finally:
             loader.runtime_params = given
         _check_parameters(given, declared)
+        _choose_engine(loader)
         choice = {**declared, **given}
         schema.load(str(choice["dataset"])).variant(**{name: choice[name] for name in CHOICES})
 
@@ -84,6 +90,8 @@ class ProjectHooks:
             cause = cause.__cause__
         if cause is not None and cause is not error:
             raise cause from None
+        if cause is None and (said := _unreachable(error)) is not None:
+            raise said from error
 
     def _restore(self) -> None:
         for name, value in self._before.items():
@@ -231,6 +239,44 @@ def _check_input(name: str, catalog: DataCatalog, expected: Mapping[str, str]) -
             "parameters, inputs or code than those of now. Run the whole pipeline with --only-missing-outputs: it "
             "makes again what is stale."
         )
+
+
+def _choose_engine(loader: Any) -> None:
+    """Tables are those of the environment's ``engine``."""
+    from kedro.config import MissingConfigException
+
+    from .io.connection import use_spark
+    from .io.spark_options import SparkOptions
+
+    engine = loader["globals"].get("engine", ENGINES[0])
+    if engine not in ENGINES:
+        raise ConfigurationError(f"globals.yml: engine: there is no '{engine}'. Allowed: {', '.join(ENGINES)}.")
+    if engine == "duckdb":
+        use_spark(None)
+        return
+    where = f"conf/{loader.env}/spark.yml"
+    try:
+        given = loader["spark"]
+    except MissingConfigException as error:
+        raise ConfigurationError(f"{where} is missing: it says how Spark is reached.") from error
+    use_spark(SparkOptions.of(given, where=where))
+
+
+def _unreachable(error: BaseException) -> UserError | None:
+    """A server that did not answer, in one message; None where the error is something else."""
+    chain: list[BaseException] = []
+    while error is not None and error not in chain:
+        chain.append(error)
+        error = error.__cause__ or error.__context__  # type: ignore[assignment]
+    for one in chain:
+        server = SERVERS.get(type(one).__module__.split(".")[0])
+        if server and any(isinstance(cause, OSError) or "Connection" in type(cause).__name__ for cause in chain):
+            first = next((line for line in str(one).splitlines() if line.strip()), type(one).__name__)
+            return DataError(
+                f"{server} does not answer: {first.strip()[:300]}\nStart it, then run the same command again, with "
+                "--only-missing-outputs: what is finished is not done again."
+            )
+    return None
 
 
 def _check_parameters(given: Mapping[str, Any], declared: Mapping[str, Any], prefix: str = "") -> None:

@@ -1,4 +1,4 @@
-"""Values that configuration files ask for: ``${data:…}`` and ``${variant:…}``."""
+"""Values that configuration files ask for: ``${data:…}``, ``${env:…}`` and ``${variant:…}``."""
 
 from __future__ import annotations
 
@@ -6,11 +6,41 @@ import os
 from pathlib import Path
 
 from . import schema
+from .errors import ConfigurationError
 
 
 def data(default: str) -> str:
-    """The absolute data folder: ``$MULTIDOMAIN_DATA`` where it is set, else ``default`` below the project."""
-    return Path(os.environ.get("MULTIDOMAIN_DATA") or schema.project_root() / default).absolute().as_posix()
+    """The absolute data folder: ``$MULTIDOMAIN_DATA`` where it is set, else ``default`` below the project.
+
+    Raises:
+        ConfigurationError: it is not on a file system.
+    """
+    given = os.environ.get("MULTIDOMAIN_DATA")
+    return (local(given) if given else schema.project_root() / default).absolute().as_posix()
+
+
+def local(place: str) -> Path:
+    """A folder given as a path or as ``file:///…``.
+
+    Raises:
+        ConfigurationError: another address: tensors are mapped into memory, and Feast's registry is locked, as files.
+    """
+    if "://" not in place:
+        return Path(place)
+    from fsspec.core import url_to_fs
+
+    scheme = place.split("://", 1)[0]
+    if scheme not in ("file", "local"):
+        raise ConfigurationError(
+            f"$MULTIDOMAIN_DATA is {place}: data is kept in folders, and {scheme}:// is none. Mount the storage, on "
+            "all machines of a cluster under the same path, and name that."
+        )
+    return Path(url_to_fs(place)[1])
+
+
+def env(name: str, default: str | None = None) -> str | None:
+    """A variable of the environment; ``default`` where it is not set or empty."""
+    return os.environ.get(name) or default
 
 
 def variant(name: str, domain: str | None, split: str | None, features: str | None, label: str | None) -> str:

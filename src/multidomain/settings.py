@@ -24,7 +24,10 @@ HOOKS = (ProjectHooks(), DigestHooks(), SpaceHooks())
 CONFIG_LOADER_ARGS = {
     "base_env": "base",
     "default_run_env": "local",
-    "config_patterns": {"parameters": ["parameters*", "parameters*/**", "**/parameters*"]},
+    "config_patterns": {
+        "parameters": ["parameters*", "parameters*/**", "**/parameters*"],
+        "spark": ["spark*", "spark*/**"],
+    },
     "merge_strategy": {"parameters": "soft"},
-    "custom_resolvers": {"data": resolvers.data, "variant": resolvers.variant},
+    "custom_resolvers": {"data": resolvers.data, "env": resolvers.env, "variant": resolvers.variant},
 }

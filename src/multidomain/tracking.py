@@ -46,8 +46,9 @@ def connect() -> MlflowClient:
     for noisy in ("alembic", "mlflow"):
         if logging.getLogger(noisy).level in (logging.NOTSET, logging.INFO):
             logging.getLogger(noisy).setLevel(logging.WARNING)
-    address = store()
-    _ours.add(address)
+    given, address = _given("MLFLOW_TRACKING_URI"), store()
+    if given is None:
+        _ours.add(address)
     if address != mlflow.get_tracking_uri():
         mlflow.set_tracking_uri(address)
         mlflow.set_registry_uri(_given("MLFLOW_REGISTRY_URI") or address)

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Self
 
 import duckdb
 import numpy as np
@@ -85,30 +86,53 @@ class AsofOfflineStore(DuckDBOfflineStore):
         entities = (
             pa.Table.from_pandas(entity_df, preserve_index=False) if isinstance(entity_df, pd.DataFrame) else entity_df
         )
-        time = _time_column(entities)
-        joins = [_ViewJoin.of(view, feature_refs, full_feature_names) for view in feature_views]
-        _check_columns(entities, joins)
-        return AsofRetrievalJob(
-            entities=entities,
-            time=time,
-            joins=joins,
+        return AsofRetrievalJob.of(
+            entities,
             config=config,
-            by_created=filter_by_created_timestamp,
-            full_feature_names=full_feature_names,
-            on_demand=OnDemandFeatureView.get_requested_odfvs(feature_refs, project, registry),
+            feature_views=feature_views,
             feature_refs=feature_refs,
+            full_feature_names=full_feature_names,
+            by_created=filter_by_created_timestamp,
+            on_demand=OnDemandFeatureView.get_requested_odfvs(feature_refs, project, registry),
         )
 
 
 class AsofRetrievalJob(RetrievalJob):
     """Runs the joins, and the on-demand views on top, when asked for the result."""
 
+    @classmethod
+    def of(
+        cls,
+        entities: pa.Table,
+        *,
+        config: RepoConfig,
+        feature_views: Sequence[FeatureView],
+        feature_refs: list[str],
+        full_feature_names: bool,
+        by_created: bool,
+        on_demand: list[OnDemandFeatureView],
+    ) -> Self:
+        """The job of :meth:`AsofOfflineStore.get_historical_features`, which says what is what and what is refused."""
+        joins = [ViewJoin.of(view, feature_refs, full_feature_names) for view in feature_views]
+        time = _time_column(entities)
+        _check_columns(entities, joins)
+        return cls(
+            entities=entities,
+            time=time,
+            joins=joins,
+            config=config,
+            by_created=by_created,
+            full_feature_names=full_feature_names,
+            on_demand=on_demand,
+            feature_refs=feature_refs,
+        )
+
     def __init__(
         self,
         *,
         entities: pa.Table,
         time: str,
-        joins: Sequence[_ViewJoin],
+        joins: Sequence[ViewJoin],
         config: RepoConfig,
         by_created: bool,
         full_feature_names: bool,
@@ -129,6 +153,13 @@ class AsofRetrievalJob(RetrievalJob):
 
     def _to_arrow_internal(self, timeout: int | None = None) -> pa.Table:
         del timeout  # DuckDB has none
+        result = self._joined()
+        for view in self._on_demand:
+            result = self._computed(view, result)
+        return result
+
+    def _joined(self) -> pa.Table:
+        """The entity rows with the features of all views."""
         result = self._entities
         with connected(self._config) as con:
             for join in self._joins:
@@ -137,8 +168,6 @@ class AsofRetrievalJob(RetrievalJob):
                 features = source.gather(picked, [column for column, _ in join.features])
                 for column, name in join.features:
                     result = result.append_column(name, features[column])
-        for view in self._on_demand:
-            result = self._computed(view, result)
         return result
 
     def _computed(self, view: OnDemandFeatureView, table: pa.Table) -> pa.Table:
@@ -187,7 +216,7 @@ class AsofRetrievalJob(RetrievalJob):
 
 
 @dataclass(frozen=True, kw_only=True)
-class _ViewJoin:
+class ViewJoin:
     """One feature view against the entity rows, under the names its source file uses."""
 
     view: str
@@ -199,7 +228,8 @@ class _ViewJoin:
     features: tuple[tuple[str, str], ...]  # source column, output column
 
     @classmethod
-    def of(cls, view: FeatureView, feature_refs: Sequence[str], full_names: bool) -> _ViewJoin:
+    def of(cls, view: FeatureView, feature_refs: Sequence[str], full_names: bool) -> ViewJoin:
+        """The features of a view that are asked for."""
         source, projection = view.batch_source, view.projection
         if source is None:
             raise ValueError(f"Feature view '{view.name}' has no batch source and cannot be queried.")
@@ -286,7 +316,7 @@ def _time_column(table: pa.Table) -> str:
     return times[0]
 
 
-def _check_columns(entities: pa.Table, joins: Sequence[_ViewJoin]) -> None:
+def _check_columns(entities: pa.Table, joins: Sequence[ViewJoin]) -> None:
     taken = set(entities.column_names)
     for join in joins:
         for _, column in join.keys:

@@ -5,6 +5,7 @@ Feast is imported inside the functions: it takes seconds to load.
 
 from __future__ import annotations
 
+import warnings
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,10 +22,11 @@ OWNER = "multidomain"
 PUSHED = ("history", "instant")  # kinds of views that an impression changes at once
 
 
-def objects(variant: Variant, folder: Path) -> list[Any]:
+def objects(variant: Variant, folder: Path, *, spark: bool = False) -> list[Any]:
     """Everything Feast is to know of a variant: the project, entities, feature and on-demand views, a feature service.
 
-    ``folder`` holds the views' Parquet files (see :func:`multidomain.features.views.write`).
+    ``folder`` holds the views' Parquet files (see :func:`multidomain.features.views.write`); ``spark``: the offline
+    store reads them by Spark, and asks for sources of its own kind.
 
     Raises:
         ConfigurationError: a feature has a name that the join needs for itself.
@@ -34,7 +36,7 @@ def objects(variant: Variant, folder: Path) -> list[Any]:
     tags = _tags(variant)
     planned = views(variant)
     entities = _entities(variant, planned)
-    made: list[Any] = [_view(variant, view, entities, folder) for view in planned]
+    made: list[Any] = [_view(variant, view, entities, folder, spark) for view in planned]
     made += on_demand_views(variant, tags=tags, owner=OWNER)
     project = Project(name=variant.project, description=_about(variant), tags=tags, owner=OWNER)
     service = FeatureService(
@@ -80,9 +82,8 @@ def _entities(variant: Variant, planned: tuple[View, ...]) -> dict[str, Entity]:
     }
 
 
-def _view(variant: Variant, view: View, entities: dict[str, Entity], folder: Path) -> FeatureView:
-    from feast import FeatureView, Field, FileSource, PushSource
-    from feast.data_format import ParquetFormat
+def _view(variant: Variant, view: View, entities: dict[str, Entity], folder: Path, spark: bool) -> FeatureView:
+    from feast import FeatureView, Field, PushSource
 
     tags = {**_tags(variant), "kind": view.kind, "event_time": _EVENT_TIME[view.kind]}
     if key := counted_key(view):
@@ -96,15 +97,7 @@ def _view(variant: Variant, view: View, entities: dict[str, Entity], folder: Pat
                 f"feature '{column.name}' of data set '{variant.schema.name}' has a name the feature join needs; "
                 f"call it something else and name its column: my_{column.name}: {{column: {column.name}}}."
             )
-    source: Any = FileSource(
-        name=f"{view.name}_source",
-        path=str((folder / view.file).resolve()),
-        file_format=ParquetFormat(),
-        timestamp_field=TIME,
-        description=view.description,
-        tags=tags,
-        owner=OWNER,
-    )
+    source: Any = _source(view, str((folder / view.file).resolve()), tags, spark)
     if view.kind in PUSHED:
         text = f"What changes {view.name} as it happens: see multidomain.serving.events."
         source = PushSource(name=push_source(view), batch_source=source, description=text, tags=tags, owner=OWNER)
@@ -121,6 +114,22 @@ def _view(variant: Variant, view: View, entities: dict[str, Entity], folder: Pat
         tags=tags,
         owner=OWNER,
     )
+
+
+def _source(view: View, path: str, tags: dict[str, str], spark: bool) -> Any:
+    """The view's Parquet as the offline store wants it described."""
+    from feast import FileSource
+    from feast.data_format import ParquetFormat
+
+    about: dict[str, Any] = {"timestamp_field": TIME, "description": view.description, "tags": tags, "owner": OWNER}
+    name = f"{view.name}_source"
+    if not spark:
+        return FileSource(name=name, path=path, file_format=ParquetFormat(), **about)
+    from feast.infra.offline_stores.contrib.spark_offline_store.spark_source import SparkSource
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # every Spark source says it is experimental
+        return SparkSource(name=name, path=path, file_format="parquet", **about)
 
 
 def _window(variant: Variant, view: View) -> str:

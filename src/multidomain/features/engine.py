@@ -55,7 +55,7 @@ class ArrowEngine(LocalComputeEngine):
 
     def _write(self, task: MaterializationTask) -> None:
         view, config = task.feature_view, self.repo_config
-        source = source_rows(_source(view), config)
+        source = source_rows(view_source(view), config)
         numbers = latest(view, config, source, task.start_time, task.end_time)
         with progress(total=len(numbers), what=f"load {view.name}") as bar:
             for first in range(0, len(numbers), PIECE):
@@ -68,13 +68,13 @@ def latest(view: FeatureView, config: RepoConfig, rows: Rows, start: datetime, e
 
     Of several with the same key and time the one created last counts, or without that column the last in the file.
     """
-    source = _source(view)
+    source = view_source(view)
     with connected(config) as con:
         rows.register(con)
         types = column_types(con, rows.relation)
-        time, *created = (epoch(name, types) for name in _stored(view, _times(source)))
+        time, *created = (epoch(name, types) for name in stored_names(view, times_of(source)))
         creation = f"coalesce({created[0]}, -9223372036854775808)" if created else "0"
-        keys = [quoted(name) for name in _stored(view, view.join_keys)]
+        keys = [quoted(name) for name in stored_names(view, view.join_keys)]
         there = [
             f"{time} BETWEEN {microseconds(start)} AND {microseconds(end)}",
             *(f"{key} IS NOT NULL" for key in keys),
@@ -89,26 +89,27 @@ def latest(view: FeatureView, config: RepoConfig, rows: Rows, start: datetime, e
 
 def _read(view: FeatureView, rows: Rows, numbers: np.ndarray) -> pa.Table:
     """Keys, features, time and creation time of some rows, as the view calls them."""
-    source = _source(view)
+    source = view_source(view)
     names = [*view.join_keys, *(field.name for field in view.features)]
-    names += _times(source)
-    return rows.gather(numbers, _stored(view, names)).rename_columns(names)
+    names += times_of(source)
+    return rows.gather(numbers, stored_names(view, names)).rename_columns(names)
 
 
-def _times(source: DataSource) -> list[str]:
+def times_of(source: DataSource) -> list[str]:
     """The columns of the event time and, where there is one, of the creation time."""
     return [time for time in (source.timestamp_field, source.created_timestamp_column) if time]
 
 
-def _source(view: FeatureView) -> DataSource:
+def view_source(view: FeatureView) -> DataSource:
+    """Where a view's rows are."""
     if view.batch_source is None:
         raise ValueError(f"Feature view '{view.name}' has no batch source to materialize from.")
     return view.batch_source
 
 
-def _stored(view: FeatureView, names: Sequence[str]) -> list[str]:
+def stored_names(view: FeatureView, names: Sequence[str]) -> list[str]:
     """What the view's file calls them."""
-    stored = {new: old for old, new in _source(view).field_mapping.items()}
+    stored = {new: old for old, new in view_source(view).field_mapping.items()}
     return [stored.get(name, name) for name in names]
 
 
@@ -119,7 +120,7 @@ def written(view: FeatureView, rows: pa.Table) -> list[Written]:
     keys = zip(*(values[key] for key in view.join_keys), strict=True)
     entities = [EntityKey(join_keys=view.join_keys, entity_values=key) for key in keys]
     features = [dict(zip(names, row, strict=True)) for row in zip(*(values[name] for name in names), strict=True)]
-    source = _source(view)
+    source = view_source(view)
     times, created = rows[source.timestamp_field].to_pylist(), source.created_timestamp_column
     creations = rows[created].to_pylist() if created else [None] * len(times)
     return list(zip(entities, features, times, creations, strict=True))

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import DataError
-from ..io import connection
+from ..io import engine_of
 from ..io.atomic import working_folder
+from ..io.parts import part_batches, rows_of
 from ..schema import RESERVED, SPLITS, Variant
 from . import repository, request_time
 from .views import TIME, View, views
@@ -82,16 +83,14 @@ class TrainingFrame:
 
     def _sorted_rows(self, path: Path) -> int:
         """Partitioned rows with their context features, sorted, on disk; their number."""
-        import pyarrow.parquet as pq
-
-        con, rows, context = connection(), self._partitioned, self._context()
+        con, rows, context = engine_of(self._partitioned), self._partitioned, self._context()
         if context is not None:
             rows = rows.join(context, "impression_id", how="left")
         unknown = rows.filter(~rows.split.isin(SPLITS)).count()
         ordered = rows.order_by("user", "timestamp", "impression_id")
         con.to_parquet(ordered, str(path), compression="zstd", row_group_size=ROW_GROUP)
         before = con.execute(self._partitioned.count())
-        after = int(pq.read_metadata(path).num_rows)
+        after = rows_of(path)
         if before != after:
             raise DataError(
                 f"partitioned has {before} rows, {after} after context features were joined by impression_id: "
@@ -170,9 +169,8 @@ class TrainingFrame:
 def _slices(path: Path, rows: int) -> Iterator[pa.Table]:
     """Consecutive rows, at most ``rows`` at a time."""
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
-    for batch in pq.ParquetFile(path).iter_batches(batch_size=rows):
+    for batch in part_batches(path, rows):
         yield pa.Table.from_batches([batch])
 
 

@@ -19,6 +19,7 @@ import yaml
 
 from .. import schema as schemas
 from ..errors import ConfigurationError, DataError, unknown_key
+from ..resolvers import data
 from ..schema import Schema, Variant
 from .definitions import objects, service_name
 from .views import read_manifest, views
@@ -35,7 +36,7 @@ DUMMY = "__dummy_id"  # the key of Feast's own entity of views without one
 
 def data_root() -> Path:
     """``$MULTIDOMAIN_DATA``, or ``data/`` of the project."""
-    return Path(os.environ.get("MULTIDOMAIN_DATA") or schemas.project_root() / "data").resolve()
+    return Path(data("data")).resolve()
 
 
 def views_folder(variant: Variant) -> Path:
@@ -142,7 +143,7 @@ def apply(variant: Variant, folder: Path) -> dict[str, Any]:
     from feast.diff.property_diff import TransitionType
 
     settings = _settings(variant)
-    wanted = objects(variant, folder)
+    wanted = objects(variant, folder, spark=on_spark())
     opened = store(variant)
     with _locked(Path(settings["registry"]["path"])):
         opened.refresh_registry()  # type: ignore[no-untyped-call]
@@ -215,6 +216,13 @@ def _sources(view: FeatureView) -> list[Any]:
 def feature_store_file() -> Path:
     """Which stores Feast uses: the project's ``feature_repo/feature_store.yaml``, or ``$MULTIDOMAIN_FEATURE_STORE``."""
     return schemas.project_root() / (os.environ.get("MULTIDOMAIN_FEATURE_STORE") or "feature_repo/feature_store.yaml")
+
+
+def on_spark() -> bool:
+    """Whether the offline store is one of Spark's."""
+    text = yaml.safe_load(feature_store_file().read_text(encoding="utf-8"))
+    kind = str((text.get("offline_store") or {}).get("type", ""))
+    return "spark" in kind.lower()
 
 
 def online_place(variant: Variant) -> str:

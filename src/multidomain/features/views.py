@@ -38,7 +38,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from ..errors import DataError
-from ..io import connection
+from ..io import engine_of
+from ..io.parts import rows_of
 from ..layout import feature_type
 from ..schema import CountKey, Feature, Schema, Variant, counted
 from .windows import changes
@@ -336,7 +337,7 @@ def training_rate(partitioned: ir.Table) -> float:
         DataError: there are no training rows.
     """
     training = partitioned.filter(partitioned.split == "train")
-    found = connection().to_pyarrow(
+    found = engine_of(partitioned).to_pyarrow(
         training.aggregate(rows=training.count(), positives=training.label.cast("int64").sum())
     )
     rows, positives = (found[name][0].as_py() or 0 for name in ("rows", "positives"))
@@ -359,6 +360,8 @@ def write(
 ) -> dict[str, Any]:
     """Write ``<view>.parquet`` for each view, sorted by key and time, and ``views.json``; return the latter.
 
+    What is written is a file, or of Spark a folder of parts in this order.
+
     ``prior`` is the training positive rate where not given.
     """
     manifest: dict[str, Any] = {"variant": variant.key, "weight": WEIGHT, "views": {}}
@@ -369,11 +372,11 @@ def write(
     for view in views(variant):
         path = folder / view.file
         table = tables[view.name].order_by(*view.keys, TIME)
-        connection().to_parquet(table, str(path), compression="zstd", row_group_size=ROW_GROUP)
+        engine_of(table).to_parquet(table, str(path), compression="zstd", row_group_size=ROW_GROUP)
         manifest["views"][view.name] = {
             "keys": list(view.keys),
             "features": [column.name for column in view.columns],
-            "rows": _rows(path),
+            "rows": rows_of(path),
         }
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
     return manifest
@@ -383,9 +386,3 @@ def read_manifest(folder: Path) -> Mapping[str, Any]:
     """What :func:`write` left in ``folder``; empty where nothing was written yet."""
     path = folder / MANIFEST
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-
-
-def _rows(path: Path) -> int:
-    import pyarrow.parquet as pq
-
-    return int(pq.read_metadata(path).num_rows)

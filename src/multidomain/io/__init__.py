@@ -1,6 +1,8 @@
 """Kedro datasets of this project: every write goes to a temporary name first and is then renamed."""
 
 from .connection import connection as connection
+from .connection import embedded as embedded
+from .connection import engine_of as engine_of
 from .datasets import Choice as Choice
 from .datasets import Folder as Folder
 from .datasets import PaperTable as PaperTable

@@ -24,11 +24,12 @@ def replacing(target: Path) -> Iterator[Path]:
     temporary = target.with_name(f".{target.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}.tmp")
     try:
         yield temporary
-        if target.is_dir():
+        if target.is_dir() or (temporary.is_dir() and target.exists()):
             old = target.with_name(f".{target.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}.old")
             os.rename(target, old)
             os.rename(temporary, target)
-            shutil.rmtree(old, ignore_errors=True)
+            with contextlib.suppress(OSError):
+                remove(old)
         else:
             os.replace(temporary, target)
     except OSError as error:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from kedro.io import AbstractDataset
 
 from .atomic import replacing
-from .connection import connection
+from .connection import connection, distributed, embedded, engine_of
 
 if TYPE_CHECKING:
     import ibis.expr.types as ir
@@ -21,21 +21,32 @@ if TYPE_CHECKING:
 
 
 class ParquetTable(AbstractDataset[Any, "ir.Table"]):
-    """One Parquet file as a lazy Ibis table.
+    """One Parquet file, or folder of parts, as a lazy Ibis table.
 
     Saves an Ibis expression, an Arrow table, a pandas frame, or a callable ``write(path)`` that writes the file itself.
+    An expression is written by the engine that holds its tables: DuckDB writes a file, Spark a folder of parts.
     A table that was loaded from another file and is passed on as it was is not written again: both names are of one
     file on disk then (files here are replaced, never changed).
+
+    Args:
+        filepath: of the file or folder.
+        distributed: loaded by the environment's engine of tables (see :mod:`multidomain.io.connection`); otherwise by
+            DuckDB, whatever the environment.
     """
 
     _loaded: ClassVar[dict[str, Path]] = {}  # the engine's name of each table -> its file
 
-    def __init__(self, *, filepath: str, metadata: dict[str, Any] | None = None) -> None:
+    def __init__(self, *, filepath: str, distributed: bool = False, metadata: dict[str, Any] | None = None) -> None:
         self._filepath = Path(filepath)
+        self._distributed = distributed
         self.metadata = metadata
 
     def load(self) -> ir.Table:
-        table = connection().read_parquet(str(self._filepath))
+        if self._distributed and distributed():
+            table = connection().read_parquet(str(self._filepath))
+        else:
+            place = self._filepath / "part-*.parquet" if self._filepath.is_dir() else self._filepath
+            table = embedded().read_parquet(str(place))
         self._loaded[table.get_name()] = self._filepath
         return table
 
@@ -54,7 +65,7 @@ class ParquetTable(AbstractDataset[Any, "ir.Table"]):
             elif (source := self._unchanged(data)) is not None:
                 _link(source, temporary)
             else:
-                connection().to_parquet(data, str(temporary), compression="zstd")
+                engine_of(data).to_parquet(data, str(temporary), compression="zstd")
 
     def _unchanged(self, data: ir.Table) -> Path | None:
         """The file of a table that was loaded and not worked on."""
@@ -71,13 +82,18 @@ class ParquetTable(AbstractDataset[Any, "ir.Table"]):
         return TablePreview(frame.astype(str).to_dict(orient="split"))
 
     def _exists(self) -> bool:
-        return self._filepath.is_file()
+        return self._filepath.exists()
 
     def _describe(self) -> dict[str, Any]:
         return {"filepath": str(self._filepath)}
 
 
 def _link(source: Path, target: Path) -> None:
+    if source.is_dir():
+        target.mkdir()
+        for part in source.iterdir():
+            _link(part, target / part.name)
+        return
     try:
         os.link(source, target)
     except OSError:  # another disk, or one without links

@@ -19,13 +19,19 @@ CHUNK = 65_536  # rows in memory at a time
 
 
 def current(key: str, architecture: str) -> tuple[str, str] | None:
-    """Name and version of the champion of ``key`` (``<dataset>/<variant>``); None where there is none yet."""
+    """Name and version of the champion of ``key`` (``<dataset>/<variant>``); None where there is none yet.
+
+    Raises:
+        MlflowException: its server does not answer.
+    """
     from mlflow.exceptions import MlflowException
 
     name = tracking.model_name(key, architecture)
     try:
         return name, str(tracking.connect().get_model_version_by_alias(name, CHAMPION).version)
-    except MlflowException:
+    except MlflowException as error:
+        if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            raise  # the server did not answer: that is not "no champion", which would open the gate
         return None
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import DataError, SchemaError
-from ..io import connection
+from ..io import embedded
 from ..layout import IMPRESSION, Column, TableName, layout
 from ..schema import Schema
 from . import empty
@@ -62,7 +62,7 @@ def _open(path: Path) -> ir.Table:
     name = path.name.lower()
     try:
         if name.endswith(PARQUET):
-            return connection().read_parquet(str(path))
+            return embedded().read_parquet(str(path))
         if name.endswith(CSV):
             return _open_csv(path)
     except (duckdb.Error, UnicodeError, csv.Error, OSError, EOFError, zlib.error) as error:
@@ -80,7 +80,7 @@ def _open_csv(path: Path) -> ir.Table:
     twice = sorted({column for column in header if header.count(column) > 1 or not column.strip()})
     if twice or not header:
         raise DataError(f"{path}: the first line names the columns, each once and none empty; look at: {twice}.")
-    return connection().read_csv(
+    return embedded().read_csv(
         str(path),
         columns=dict.fromkeys(header, "VARCHAR"),
         header=True,

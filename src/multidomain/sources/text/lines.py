@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from ...io import connection
+from ...io import embedded
 from ...layout import Column
 from ..casting import Cast, cast
 from .form import Field, Form
@@ -193,7 +193,7 @@ def _typed(strings: pa.Table, form: Form) -> tuple[pa.Table, pa.Array]:
 @contextlib.contextmanager
 def _given(strings: pa.Table) -> Iterator[ir.Table]:
     """The rows as a table of the engine, which forgets them again: it would keep a table in memory to the end."""
-    engine = connection()
+    engine = embedded()
     with _ENGINE:
         engine.con.register(_SLICE, strings)
         try:

@@ -7,7 +7,7 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ...io import connection
+from ...io import embedded
 from ...io.atomic import replacing
 from . import archives
 from .form import Form
@@ -57,10 +57,10 @@ def _write(parsed: Parsed, form: Form, key: str, repeats: pa.Table, folder: Path
     apart = pa.table({LINE: repeats[LINE], "reason": reasons, "text": [text[number] for number in lines]})
     table = parsed.table()
     kept = table.anti_join(ibis.memtable(repeats.select([LINE])), LINE).order_by(LINE)
-    connection().to_parquet(kept, str(folder / "00000.rows.parquet"), compression="zstd")
+    embedded().to_parquet(kept, str(folder / "00000.rows.parquet"), compression="zstd")
     others = parsed.rejects().select(LINE, "reason", "text")
     rejected = others.union(ibis.memtable(apart)).order_by(LINE)
-    connection().to_parquet(rejected, str(folder / "00000.rejected.parquet"), compression="zstd")
+    embedded().to_parquet(rejected, str(folder / "00000.rejected.parquet"), compression="zstd")
 
 
 def _text(path: Path, form: Form, wanted: set[int]) -> dict[int, str]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ...io import connection
+from ...io import embedded
 from .lines import LINE
 
 if TYPE_CHECKING:
@@ -27,13 +27,13 @@ class Parsed:
 
     def table(self) -> ir.Table:
         """The typed rows in the order of the file, and ``line``."""
-        return connection().read_parquet(str(self.folder / "*.rows.parquet"))
+        return embedded().read_parquet(str(self.folder / "*.rows.parquet"))
 
     def rejects(self) -> ir.Table:
         """``file``, ``line``, ``reason`` and ``text`` of what was set apart."""
         import ibis
 
-        table = connection().read_parquet(str(self.folder / "*.rejected.parquet"))
+        table = embedded().read_parquet(str(self.folder / "*.rejected.parquet"))
         return table.select(file=ibis.literal(self.path.name), line=table[LINE], reason=table.reason, text=table.text)
 
 
