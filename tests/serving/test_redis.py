@@ -20,7 +20,7 @@ from multidomain.serving import Event, Ranker, Request, parity, record
 from multidomain.serving.reads import OnlineReader
 
 AT = dt.datetime.fromtimestamp((START + 2.5 * DAY) / 1e6, dt.UTC)
-CLUSTER = "feature_repo/cluster/feature_store.yaml"
+REDIS = "feature_repo/redis/feature_store.yaml"
 ASKED = Request(user="ann@", domain="shop", items=["01", "03", "99"], context={"device": "phone", "price": 1.0})
 
 
@@ -36,7 +36,7 @@ def small(tmp_path_factory, redis):
     folder = tmp_path_factory.mktemp("small")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MULTIDOMAIN_DATA", str(folder / "data"))
-        patch.setenv("MULTIDOMAIN_FEATURE_STORE", CLUSTER)
+        patch.setenv("MULTIDOMAIN_FEATURE_STORE", REDIS)
         patch.setenv("MULTIDOMAIN_REDIS", redis)
         made = SmallLog(folder)
         materialize(made.variant, until=AT)

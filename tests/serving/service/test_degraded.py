@@ -95,7 +95,7 @@ def test_a_breaker_lets_one_try_while_the_store_is_given_up():
 def test_a_redis_that_stands_still_or_goes_is_done_without_until_it_is_back(tmp_path, asked):
     with redis_server.running(tmp_path) as address, pytest.MonkeyPatch.context() as patch:
         patch.setenv("MULTIDOMAIN_DATA", str(tmp_path / "data"))
-        patch.setenv("MULTIDOMAIN_FEATURE_STORE", "feature_repo/cluster/feature_store.yaml")
+        patch.setenv("MULTIDOMAIN_FEATURE_STORE", "feature_repo/redis/feature_store.yaml")
         patch.setenv("MULTIDOMAIN_REDIS", address)
         small = SmallLog(tmp_path)
         materialize(small.variant, until=AT)
