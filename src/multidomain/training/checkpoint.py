@@ -105,7 +105,7 @@ class Checkpoints:
                 logger.warning("The checkpoint %s is not used: %s", path, error)
                 continue
             model.load_state_dict(weights)
-            _load_optimizer_tensors(optimizers, moments)
+            load_optimizer_tensors(optimizers, moments)
             logger.info("Training goes on after epoch %d, from %s", state.epoch, path)
             return state
         return TrainingState()
@@ -116,7 +116,7 @@ class Checkpoints:
         Raises:
             DataError: the disk is full.
         """
-        weights, moments = plain_weights(model), _optimizer_tensors(optimizers)
+        weights, moments = plain_weights(model), optimizer_tensors(optimizers)
         best = {} if state.best_epoch == state.epoch else state.best_weights
         needed = sum(t.nbytes for part in (weights, moments, best) for t in part.values())
         numbers = {"history": state.history, "best_epoch": state.best_epoch, "best_score": state.best_score}
@@ -182,7 +182,7 @@ def plain_weights(model: nn.Module) -> dict[str, Tensor]:
     return {name: value.detach().to("cpu", copy=True).contiguous() for name, value in model.state_dict().items()}
 
 
-def _optimizer_tensors(optimizers: Optimizers) -> dict[str, Tensor]:
+def optimizer_tensors(optimizers: Optimizers) -> dict[str, Tensor]:
     """``dense.3.exp_avg``: optimizer, number of the parameter, name of the tensor."""
     tensors = {}
     for name, optimizer in optimizers.named.items():
@@ -192,7 +192,8 @@ def _optimizer_tensors(optimizers: Optimizers) -> dict[str, Tensor]:
     return tensors
 
 
-def _load_optimizer_tensors(optimizers: Optimizers, tensors: Mapping[str, Tensor]) -> None:
+def load_optimizer_tensors(optimizers: Optimizers, tensors: Mapping[str, Tensor]) -> None:
+    """Puts the optimizers where they were when :func:`optimizer_tensors` was called."""
     states: dict[str, dict[int, dict[str, Tensor]]] = {name: {} for name in optimizers.named}
     for path, value in tensors.items():
         name, number, key = path.split(".")
