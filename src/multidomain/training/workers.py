@@ -37,6 +37,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.distributed_c10d import PrefixStore
+from torch.distributed.rendezvous import rendezvous
 
 from ..errors import ConfigurationError, DataError, UserError
 from ..layers.embedding import KnownDomains
@@ -216,12 +218,19 @@ def _fit(job: Job) -> TrainingResult:
     return fit_here(job.model, *splits, job.config, job.seed, job.checkpoints, device, shown, job.architecture)
 
 
-def _join(device: str | torch.device | None, timeout: timedelta) -> None:
+def _join(device: str | torch.device | None, timeout: timedelta, attempt: int = 0) -> None:
+    """Meet the other workers.
+
+    The agent keeps one store over all attempts, while PyTorch takes it for new in each (2.13): what the lost workers
+    have left in it would be taken for an address of the new ones, so every attempt has names of its own.
+    """
     if dist.is_initialized():
         return
     backend = "cpu:gloo,cuda:nccl" if choose_device(device).type == "cuda" else "gloo"
     try:
-        dist.init_process_group(backend, timeout=timeout)
+        store, number, size = next(rendezvous("env://", timeout=timeout))
+        store = PrefixStore(f"attempt-{attempt}", store)
+        dist.init_process_group(backend, store=store, rank=number, world_size=size, timeout=timeout)
     except RuntimeError as error:
         raise LostPeer(f"The workers did not find each other: {error}") from error
 
@@ -295,7 +304,7 @@ def _work(folder_name: str, parent: int, level: int) -> None:
         logger.warning("A worker was lost; all of them start again (%d of %d times)", again, RESTARTS)
     try:
         job = Job.unpacked((folder / _JOB).read_bytes())
-        _join(job.device, _PATIENCE)
+        _join(job.device, _PATIENCE, again)
         result = _fit(job)
         if number == 0:
             _leave(job, result, folder)
