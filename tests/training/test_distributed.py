@@ -137,6 +137,17 @@ def test_what_a_result_depends_on_does_not_name_the_workers():
     assert TrainingConfig(workers=2).settings() == TrainingConfig().settings()
 
 
+def test_a_digest_is_of_every_bit_and_of_every_tensor_an_empty_one_too():
+    model = made("star")
+    model.register_buffer("none", torch.zeros(0, 4))
+    before = workers.digest(model)
+    with torch.no_grad():
+        model.inputs.embedding.table.weight[3, 0] += 1e-7
+        model.inputs.distribution.domain.known.seen[1] = True
+    changed = [name for name, a, b in zip(model.state_dict(), before, workers.digest(model), strict=True) if a != b]
+    assert changed == ["inputs.embedding.table.weight", "inputs.distribution.domain.known.seen"]
+
+
 # --------------------------------------------------------------------------- two processes, all of these questions
 
 

@@ -201,6 +201,8 @@ def digest(model: MultiDomainModel) -> Tensor:
 
 
 def _digest(tensor: Tensor) -> Tensor:
+    if not tensor.numel():
+        return torch.zeros((), dtype=torch.int64)
     number = torch.hash_tensor(tensor.detach().to(torch.uint8) if tensor.dtype == torch.bool else tensor.detach())
     return number.view(torch.int64).cpu()
 
