@@ -29,7 +29,7 @@ from .drawn import GENRES, MOVIELENS, Draw
 from .measure import Figures
 from .training_step import configured
 
-ROWS, QUICK_ROWS = 200_000, 10_000
+ROWS, QUICK_ROWS = 100_000, 10_000
 
 
 def main() -> None:

@@ -309,6 +309,7 @@ def test_replicas_that_differ_by_a_bit_are_found(answers):
 )
 def test_two_workers_have_the_loss_curve_of_one(log, tmp_path, name, options, config):
     alone, together = made(name, **options), made(name, **options)
+    answer = signal.getsignal(signal.SIGTERM)
     expected = losses(fitted(alone, log, tmp_path, **config))
     found = losses(fitted(together, log, tmp_path, workers=2, **config))
     np.testing.assert_allclose(found, expected, rtol=2e-5)
@@ -316,6 +317,7 @@ def test_two_workers_have_the_loss_curve_of_one(log, tmp_path, name, options, co
         assert_same(together, alone)
     assert together.logit_offset == alone.logit_offset
     assert list(tmp_path.iterdir()) == []
+    assert signal.getsignal(signal.SIGTERM) is answer  # the agent's own is gone with it
 
 
 class Faulty(Star):

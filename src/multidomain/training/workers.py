@@ -22,13 +22,14 @@ import logging
 import multiprocessing
 import os
 import shutil
+import signal
 import sys
 import tempfile
 import threading
 import time
 import traceback
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -282,7 +283,8 @@ def _launched(number: int, folder: Path) -> str | None:
     )
     level = logging.getLogger("multidomain").getEffectiveLevel()
     try:
-        elastic_launch(launch, _work)(str(folder), os.getpid(), level)
+        with _own_signals():
+            elastic_launch(launch, _work)(str(folder), os.getpid(), level)
     except ChildFailedError as error:
         worker, failure = error.get_first_failure()
         how = failure.signal_name() if failure.exitcode < 0 else f"exit code {failure.exitcode}"
@@ -292,6 +294,24 @@ def _launched(number: int, folder: Path) -> str | None:
             "goes on after the last checkpoint."
         )
     return None
+
+
+@contextlib.contextmanager
+def _own_signals() -> Iterator[None]:
+    """The agent answers signals with an exception of its own, and goes on doing so when it has ended."""
+    from torch.distributed.elastic.multiprocessing.api import SignalException
+
+    here = threading.current_thread() is threading.main_thread()
+    before = {one: signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)} if here else {}
+    try:
+        yield
+    except SignalException as error:
+        if error.sigval == signal.SIGINT:
+            raise KeyboardInterrupt from None
+        raise
+    finally:
+        for one, handler in before.items():
+            signal.signal(one, handler)
 
 
 def _work(folder_name: str, parent: int, level: int) -> None:
