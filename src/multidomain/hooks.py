@@ -8,6 +8,7 @@ import hashlib
 import inspect
 import json
 import logging
+import multiprocessing
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -40,7 +41,15 @@ class ProjectHooks:
 
     @hook_impl
     def after_context_created(self, context: Any) -> None:
-        """A misspelt parameter, an unknown choice or a mistake in the schema ends the run before it starts."""
+        """A misspelt parameter, an unknown choice or a mistake in the schema ends the run before it starts.
+
+        Under torchrun the first process goes on; the others take part in its trainings and end here.
+        """
+        if _worker() > 0:
+            from .training.workers import serve
+
+            serve()
+            raise SystemExit(0)
         loader = context.config_loader
         given, loader.runtime_params = loader.runtime_params or {}, {}
         try:
@@ -79,6 +88,10 @@ class ProjectHooks:
     def after_pipeline_run(self, pipeline: Pipeline, catalog: DataCatalog) -> None:
         """Metrics per domain, and where everything is."""
         self._restore()
+        if _worker() == 0:
+            from .training.workers import dismiss
+
+            dismiss()
         _show_results(pipeline, catalog)
 
     @hook_impl
@@ -97,6 +110,12 @@ class ProjectHooks:
         for name, value in self._before.items():
             os.environ.pop(name, None) if value is None else os.environ.update({name: value})
         self._before = {}
+
+
+def _worker() -> int:
+    """Which process of torchrun this is; -1: of none, or the only one."""
+    beside = int(os.environ.get("WORLD_SIZE", "1")) > 1 and multiprocessing.parent_process() is None
+    return int(os.environ.get("RANK", "-1")) if beside else -1
 
 
 class DigestHooks:

@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .synchronised import alone, own_generator
+
 _LEVELS = 1 << 16  # a random number of 16 bits per activation
 
 
@@ -13,7 +15,7 @@ class Dropout(nn.Module):
     """Zeroes a share of the activations in training and scales the others by 1 / (1 - share); none in evaluation.
 
     On the CPU PyTorch draws one double per activation; here four activations share one draw of 64 bits, so the share
-    is met to 1/65536.
+    is met to 1/65536. Of several processes that train together, each draws for its own rows.
 
     Args:
         share: of activations dropped, 0 ≤ share < 1.
@@ -27,10 +29,14 @@ class Dropout(nn.Module):
         """The same shape."""
         if not self.training or self.share == 0:
             return x
+        draws = own_generator(x.device)
         if x.is_cuda:
-            return F.dropout(x, self.share)
+            if alone():
+                return F.dropout(x, self.share)
+            kept = torch.rand(x.shape, device=x.device, generator=draws) >= self.share
+            return x * kept.to(x.dtype).mul_(1 / (1 - self.share))
         dropped = round(self.share * _LEVELS)
-        words = torch.randint(-(2**63), 2**63 - 1, (-(-x.numel() // 4),), dtype=torch.int64)
+        words = torch.randint(-(2**63), 2**63 - 1, (-(-x.numel() // 4),), dtype=torch.int64, generator=draws)
         kept = words.view(torch.int16)[: x.numel()].view(x.shape) >= dropped - _LEVELS // 2
         return x * kept.to(x.dtype).mul_(_LEVELS / (_LEVELS - dropped))
 

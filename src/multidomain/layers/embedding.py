@@ -13,6 +13,7 @@ from ..batch import Batch
 from ..inputs import PADDING, UNKNOWN, InputSchema
 from .exporting import exporting
 from .lookup import Ids, Lookup, indices, layout, own_and_once
+from .synchronised import draws, total
 
 WORTH = 30_000  # repeated ids from which on pooling them apart is faster (measured with 100 and 500 rows)
 
@@ -171,7 +172,7 @@ class InputEmbedding(nn.Module):
         if not ids.is_cuda and not exporting():
             self._check(ids, lookup)
         if self.training and self.unknown_rate > 0:
-            replaced = torch.rand(ids.shape, device=ids.device) < self.unknown_rate
+            replaced = draws(ids.shape, ids.device) < self.unknown_rate
             ids = ids.masked_fill(replaced & (ids != PADDING), UNKNOWN)
         return Ids(ids=ids, rows=ids + self.offsets.index_select(0, lookup), lengths=lengths, fields=fields)
 
@@ -233,10 +234,14 @@ class KnownDomains(nn.Module):
         domain = domain.long()
         if self.training:
             self.seen.index_fill_(0, domain, True)
-            unknown = torch.rand(domain.shape, device=domain.device) < self.unknown_rate
+            unknown = draws(domain.shape, domain.device) < self.unknown_rate
         else:
             unknown = ~self.seen[domain]
         return domain.masked_fill(unknown, self.domains)
+
+    def tell(self) -> None:
+        """Let all processes that train together know which domains any of them has met."""
+        self.seen.copy_(total(self.seen.int()) > 0)
 
 
 class DomainEmbedding(nn.Module):

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from .exporting import exporting
+from .synchronised import alone, total
 
 
 class PartitionedNorm(nn.Module):
@@ -22,7 +23,8 @@ class PartitionedNorm(nn.Module):
     fewer than eight rows in the batch is normalized with its running moments and does not update them (with two rows
     every feature would become ±1). The unknown domain, id M, has γ_p = 1, β_p = 0 and the moments pooled over the
     domains by the law of total variance, each weighted by the rows it has been seen with. A domain without moments of
-    its own, because no batch has held eight of its rows yet, uses the pooled ones too.
+    its own, because no batch has held eight of its rows yet, uses the pooled ones too. Of several processes that train
+    together, the moments are those of all their rows.
 
     Args:
         features: c.
@@ -61,12 +63,14 @@ class PartitionedNorm(nn.Module):
         rows = torch.bincount(domain, minlength=self.domains + 1)
         if not z.is_cuda and (rows > 0).sum() == 1:
             p = int(domain[0])
-            if self.training and p < self.domains and len(z) >= self.minimum:
+            if self.training and alone() and p < self.domains and len(z) >= self.minimum:
                 return self._of_one_domain(z, p, scale[p], shift[p], rows)
             domain = domain[:1]  # of all rows: what is made for a domain is made once, not for each row
         if self.training:
+            rows = total(rows)
             centred, inverse, share = self._batch_moments(z.detach(), domain, rows)
-            output: Tensor = _Normalized.apply(z, domain, scale, shift, centred, inverse, share)  # type: ignore[no-untyped-call]
+            present = None if alone() else rows.nonzero()[:, 0]
+            output: Tensor = _Normalized.apply(z, domain, scale, shift, centred, inverse, share, present)  # type: ignore[no-untyped-call]
             return output  # Eq. 3
         return self._evaluated(z, domain, scale, shift)
 
@@ -113,16 +117,19 @@ class PartitionedNorm(nn.Module):
     def _batch_moments(self, z: Tensor, domain: Tensor, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Centred rows (B, c), one over the deviation (M+1, c), a row's share (M+1, 1) in the moments of its domain.
 
-        The variance is taken in two passes. A row has no share in moments that are not those of the batch.
+        The variance is taken in two passes. A row has no share in moments that are not those of the batch. `rows` are
+        those of all processes (M+1,).
         """
+        present = None if alone() else rows.nonzero()[:, 0]
         mean, variance = self.moments()
         enough = rows >= self.minimum
         enough[self.domains] = False
         own = enough.unsqueeze(1)
         divisor = rows.clamp(min=1).unsqueeze(1)
-        mean = torch.where(own, _sums(z, domain, len(mean)) / divisor, mean)
+        mean = torch.where(own, _of_all(_sums(z, domain, len(mean)), present) / divisor, mean)
         centred = z - _rows(mean, domain)
-        variance = torch.where(own, _sums(centred * centred, domain, len(mean)) / divisor, variance)
+        squares = _of_all(_sums(centred * centred, domain, len(mean)), present)
+        variance = torch.where(own, squares / divisor, variance)
         self._update(mean[:-1], variance[:-1], enough[:-1], rows[:-1])
         return centred, (variance + self.eps).rsqrt(), own / divisor
 
@@ -150,22 +157,23 @@ class _Normalized(torch.autograd.Function):
         centred: Tensor,
         inverse: Tensor,
         share: Tensor,
+        present: Tensor | None,
     ) -> Tensor:
-        ctx.save_for_backward(domain, scale, centred, inverse, share)
+        ctx.save_for_backward(domain, scale, centred, inverse, share, present)
         return torch.addcmul(_rows(shift, domain), centred, _rows(scale * inverse, domain))
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        domain, scale, centred, inverse, share = ctx.saved_tensors
+        domain, scale, centred, inverse, share, present = ctx.saved_tensors
         of_shift = _sums(gradient, domain, len(scale))  # (M+1, c)
         of_deviation = _sums(gradient * centred, domain, len(scale))
         factor = scale * inverse
         of_z = gradient * _rows(factor, domain)
-        of_z -= _rows(factor * share * of_shift, domain)  # through the mean
-        of_variance = factor * inverse.square() * share * of_deviation  # (M+1, c)
+        of_z -= _rows(factor * share * _of_all(of_shift, present), domain)  # through the mean
+        of_variance = factor * inverse.square() * share * _of_all(of_deviation, present)  # (M+1, c)
         of_z.addcmul_(centred, _rows(of_variance, domain), value=-1)  # through the variance
-        return of_z, None, of_deviation * inverse, of_shift, None, None, None
+        return of_z, None, of_deviation * inverse, of_shift, None, None, None, None
 
 
 def _sums(rows: Tensor, domain: Tensor, domains: int) -> Tensor:
@@ -175,19 +183,48 @@ def _sums(rows: Tensor, domain: Tensor, domains: int) -> Tensor:
     return rows.new_zeros(domains, rows.shape[1]).index_add_(0, domain, rows)
 
 
+def _of_all(sums: Tensor, present: Tensor | None) -> Tensor:
+    """Each domain's sum (domains, c) over all processes, some of which have rows of those that are present (U,)."""
+    return sums if present is None else sums.index_copy(0, present, total(sums[present]))
+
+
 def _rows(table: Tensor, domain: Tensor) -> Tensor:
     """``table[domain]``: (B, c), or (1, c) for rows of one domain; by the lookup with the fastest backward pass."""
     return F.embedding(domain, table)
 
 
 class BatchNorm(nn.BatchNorm1d):
-    """Batch normalization over all domains (Eq. 1-2). A batch of one row uses the running moments, in training too."""
+    """Batch normalization over all domains (Eq. 1-2). A batch of one row uses the running moments, in training too.
+
+    Of several processes that train together, the moments are those of all their rows.
+    """
 
     def forward(self, z: Tensor, domain: Tensor) -> Tensor:  # type: ignore[override]  # noqa: ARG002
         """(B, c), (B,) -> (B, c); the domain makes no difference."""
+        if self.training and not alone():
+            return self._of_all(z)
         if self.training and len(z) < 2:
             return F.batch_norm(z, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps)
         return super().forward(z)
+
+    def _of_all(self, z: Tensor) -> Tensor:
+        """(B, c) -> (B, c), with the moments of the rows of all processes; the running variance is the unbiased one."""
+        assert self.running_mean is not None
+        assert self.running_var is not None
+        assert self.momentum is not None
+        z = z.to(self.running_mean.dtype)
+        rows = int(total(torch.tensor(len(z))))
+        if rows < 2:
+            return F.batch_norm(z, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps)
+        mean = total(z.sum(0)) / rows
+        centred = z - mean
+        variance = total(centred.square().sum(0)) / rows
+        with torch.no_grad():
+            self.running_mean.lerp_(mean, self.momentum)
+            self.running_var.lerp_(variance * (rows / (rows - 1)), self.momentum)
+            if self.num_batches_tracked is not None:
+                self.num_batches_tracked += 1
+        return torch.addcmul(self.bias, centred, self.weight * (variance + self.eps).rsqrt())
 
 
 class LayerNorm(nn.LayerNorm):

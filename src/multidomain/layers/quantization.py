@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .synchronised import alone, gathered, place, total
+
 _SEEDING_ROUNDS = 10  # of k-means
 _NEWEST = 0.01  # weight of the newest batch in the running shares of the codes
 
@@ -29,7 +31,8 @@ class ResidualQuantizer(nn.Module):
     beyond the number of distinct rows stay at their random start. A shared codebook is seeded with the inputs
     themselves. A code that no row has used for ``restart_after`` batches is put on a random input of its level. In
     evaluation nothing changes but the answer. Distances are compared in double precision, so that a row gets the same
-    codes whatever batch it comes in.
+    codes whatever batch it comes in. Several processes that train together keep the same codebooks: they seed them with
+    the rows of all, and count and restart codes by them.
 
     Args:
         features: z.
@@ -77,7 +80,7 @@ class ResidualQuantizer(nn.Module):
         if x.dim() == 3 and x.shape[1] != self.depth:
             raise ValueError(f"the input has {x.shape[1]} levels, the quantizer {self.depth}")
         x = x.to(self.codebooks.dtype)
-        learning = self.training and x.shape[0] > 0
+        learning = self.training and (x.shape[0] > 0 or not alone())
         if learning and not self.seeded:
             self._seed(x.detach())
         inputs, codes = self._levels(x.detach())  # (B, D, z), (B, D)
@@ -125,7 +128,7 @@ class ResidualQuantizer(nn.Module):
 
     @torch.no_grad()
     def _seed(self, x: Tensor) -> None:
-        r = x
+        r = x = gathered(x)
         for book in range(self.books):
             codebook = self.codebooks[book]
             if x.dim() == 3:
@@ -143,15 +146,31 @@ class ResidualQuantizer(nn.Module):
         """
         (B, D), (books, size) = codes.shape, self.idle.shape
         counts = (codes.unsqueeze(-1) == torch.arange(size, device=codes.device)).sum(0)  # (D, C)
-        self.shares.lerp_(counts.to(self.shares.dtype) / B, _NEWEST)
+        at = place(B)
+        counts = total(counts)
+        self.shares.lerp_(counts.to(self.shares.dtype) / at.rows, _NEWEST)
         self.idle.add_(1).masked_fill_(counts.view(-1, books, size).sum(0) > 0, 0)
         stale = self.idle >= self.restart_after
-        rows = torch.randint(B, self.idle.shape, device=codes.device)
+        rows = torch.randint(at.rows, self.idle.shape, device=codes.device)
         levels = torch.arange(books, device=codes.device).unsqueeze(1)
         if books < D:  # a shared codebook has the inputs of all levels
             levels = torch.randint(D, self.idle.shape, device=codes.device)
-        self.codebooks.copy_(torch.where(stale.unsqueeze(-1), inputs[rows, levels], self.codebooks))
+        if alone():
+            drawn = inputs[rows, levels]
+        elif stale.any():
+            drawn = _drawn(inputs, rows - at.first, levels)
+        else:
+            return
+        self.codebooks.copy_(torch.where(stale.unsqueeze(-1), drawn, self.codebooks))
         self.idle.masked_fill_(stale, 0)
+
+
+def _drawn(inputs: Tensor, rows: Tensor, levels: Tensor) -> Tensor:
+    """``inputs[rows, levels]`` (…, z) of inputs (B, D, z), where a row that is not among the B is another process's."""
+    own = (rows >= 0) & (rows < len(inputs))
+    found = inputs.new_zeros(*rows.shape, inputs.shape[2])
+    found[own] = inputs[rows[own], levels.expand_as(rows)[own]]
+    return total(found)
 
 
 @torch.no_grad()

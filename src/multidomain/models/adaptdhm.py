@@ -16,7 +16,6 @@ from itertools import combinations
 from typing import Unpack
 
 import torch
-import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -25,6 +24,7 @@ from ..errors import ConfigurationError
 from ..inputs import InputSchema
 from ..layers.domain_linear import FoldedFCN, Segments, StarFCN
 from ..layers.inputs import Inputs
+from ..layers.synchronised import total
 from .base import (
     InputOptions,
     MultiDomainModel,
@@ -103,15 +103,15 @@ class DynamicRouting(nn.Module):
         centres = self.centres  # line 1: inherited from batch b-1  (K, c)
         for _ in range(self.iterations):
             r = self._coefficients(e, centres)  # lines 3-4
-            centres = _norm(_over_all_processes(r.T @ e))  # line 5, Eq. 3-4  (K, c)
+            centres = _norm(total(r.T @ e))  # line 5, Eq. 3-4  (K, c)
         self.centres.copy_(_norm(self.momentum * self.centres + (1 - self.momentum) * centres))  # line 7, Eq. 5
         self._count(r.argmax(1))
         return r
 
     def _count(self, cluster: Tensor) -> None:
-        rows = _over_all_processes(torch.bincount(cluster, minlength=len(self.occupancy)).to(self.occupancy.dtype))
-        total = rows.sum()
-        self.occupancy.lerp_(rows / total.clamp(min=1), (1 - self.momentum) * (total > 0))
+        rows = total(torch.bincount(cluster, minlength=len(self.occupancy)).to(self.occupancy.dtype))
+        every = rows.sum()
+        self.occupancy.lerp_(rows / every.clamp(min=1), (1 - self.momentum) * (every > 0))
 
 
 class AdaptDHM(MultiDomainModel):
@@ -228,13 +228,6 @@ class AdaptDHM(MultiDomainModel):
 def _norm(vectors: Tensor) -> Tensor:
     """Eq. 4: each row at unit length; a row of zeros stays as it is."""
     return F.normalize(vectors, dim=1)
-
-
-def _over_all_processes(sums: Tensor) -> Tensor:
-    """The total of all processes that train together, or what this one has when it is alone."""
-    if dist.is_available() and dist.is_initialized():
-        dist.all_reduce(sums)
-    return sums
 
 
 def _of_the_user(fields: Sequence[str], schema: InputSchema) -> list[str]:

@@ -136,6 +136,7 @@ def check_training(training: TrainingConfig, options: StreamOptions) -> None:
         "schedule": ("constant", "a stream has no last step"),
         "negative_rate": (1.0, "every row is learnt once"),
         "sample_weight": (False, "every row counts the same"),
+        "workers": (1, "one process follows it"),
     }
     for name, (wanted, why) in plain.items():
         if getattr(training, name) != wanted:

@@ -16,15 +16,13 @@ _CHOICES = {
     "embedding_optimizer": ("adam", "rowwise_adagrad"),
     "precision": ("auto", "float32", "bfloat16"),
 }
-_WHOLE = ("epochs", "batch_size", "evaluation_batch_size", "shuffle_window")
+_WHOLE = ("epochs", "batch_size", "evaluation_batch_size", "shuffle_window", "workers")
 _POSITIVE = ("learning_rate", "embedding_learning_rate", "clip_norm")
 _NOT_NEGATIVE = ("weight_decay", "embedding_weight_decay")
 _SWITCHES = ("sample_weight",)
-_LATER = (
-    "negative_rate",
-    "sample_weight",
-    "precision",
-)  # settings of no account at their default: results made before are the same
+# settings of no account at their default: results made before are the same
+_LATER = ("negative_rate", "sample_weight", "precision")
+_HOW = ("workers",)  # settings that say how it is computed: results are the same
 _MAY_BE_NONE = ("embedding_learning_rate", "clip_norm", "patience")
 
 
@@ -55,6 +53,8 @@ class TrainingConfig:
         precision: of products in training: ``bfloat16``, ``float32``, or ``auto``, which is bf16 on CUDA that computes
             it natively and float32 on the CPU, where a run is to have the same result on every machine. Weights,
             moments and scores of evaluation are float32 always.
+        workers: processes on this machine that train together, each on its share of the rows of every batch; see
+            :mod:`.workers`. Under torchrun, torchrun says how many.
 
     Raises:
         ConfigurationError: an unknown key, a value of another type or out of range.
@@ -77,6 +77,7 @@ class TrainingConfig:
     negative_rate: float = 1.0
     sample_weight: bool = False
     precision: str = "auto"
+    workers: int = 1
 
     def __new__(cls, **values: Any) -> TrainingConfig:
         """Names an unknown key before the generated constructor meets it."""
@@ -92,9 +93,13 @@ class TrainingConfig:
         return cls(**raw)
 
     def settings(self) -> dict[str, Any]:
-        """What a result depends on: every setting, less those that came later and are at their default."""
+        """What a result depends on: every setting, less those that came later and are at their default.
+
+        The number of workers is not among them: it changes rounding alone, and a run may go on with another.
+        """
         plain = {field.name: field.default for field in fields(self) if field.name in _LATER}
-        return {key: value for key, value in asdict(self).items() if key not in plain or value != plain[key]}
+        kept = {key: value for key, value in asdict(self).items() if key not in _HOW}
+        return {key: value for key, value in kept.items() if key not in plain or value != plain[key]}
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -103,6 +108,15 @@ class TrainingConfig:
                 problem = _problem(field.name, value)
                 if problem:
                     raise ConfigurationError(f"training: {field.name} must be {problem}, got {value!r}.")
+        self.check_workers(self.workers)
+
+    def check_workers(self, workers: int) -> None:
+        """Raises a ConfigurationError when a batch has fewer rows than there are workers to share them."""
+        if self.batch_size < workers:
+            raise ConfigurationError(
+                f"training: workers is {workers}, but a batch has {self.batch_size} rows (batch_size): some workers "
+                "would have none. Choose fewer workers or a larger batch_size, which is of all workers together."
+            )
 
 
 def _problem(name: str, value: Any) -> str | None:

@@ -47,10 +47,14 @@ def autocast(device: torch.device, precision: str = "auto") -> contextlib.Abstra
     return contextlib.nullcontext()
 
 
-def use_available_cores() -> None:
-    """One thread per core this process may use, unless the environment already says how many."""
+def use_available_cores(processes: int = 1) -> None:
+    """One thread per core this process may use, unless the environment already says how many.
+
+    Args:
+        processes: how many share the cores.
+    """
     if not any(os.environ.get(name) for name in _THREAD_VARIABLES):
-        torch.set_num_threads(available_cores())
+        torch.set_num_threads(max(1, available_cores() // processes))
 
 
 def keep_freed_memory() -> None:

@@ -29,13 +29,16 @@ class GradientGuard:
 
     def watch(self, step: int, batch: Batch, loss: Tensor) -> None:
         """Clips the gradients of this step and remembers its numbers; sparse gradients are coalesced on the way."""
+        self.remember(step, torch.stack([loss.detach().float(), batch.numerical.sum().float()]))
+
+    def remember(self, step: int, head: Tensor) -> None:
+        """The same; `head` (2,) holds the loss and the sum of the numerical inputs."""
         named = [(name, p) for name, p in self._model.named_parameters() if p.grad is not None]
         values = [_gradient_values(parameter) for _, parameter in named]
         norms = torch.stack(torch._foreach_norm(values))
         if self._config.clip_norm is not None:
             factor = (self._config.clip_norm / (torch.linalg.vector_norm(norms) + 1e-6)).clamp(max=1.0)
             torch._foreach_mul_(values, factor)
-        head = torch.stack([loss.detach().float(), batch.numerical.sum().float()])
         self._steps.append((step, [name for name, _ in named], torch.cat([head, norms.float()])))
 
     def check(self, epoch: int) -> None:

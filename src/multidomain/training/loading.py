@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import queue
 import threading
+from collections import deque
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
 from dataclasses import replace
@@ -16,6 +17,7 @@ import numpy as np
 import torch
 
 from ..batch import Batch
+from ..layers.synchronised import Place, alone, share, stand
 from ..tensors import EncodedSplit
 from .sampling import SampledRows
 
@@ -25,6 +27,9 @@ BLOCKS = 16_384  # of neighbouring rows, often of one user, that a shuffle windo
 
 class EpochLoader:
     """The batches of training epochs.
+
+    Of several processes that train together, each gets its share of the rows of every batch, and all have the same
+    batches: those of one process. Where a share stands in its batch is told to :mod:`multidomain.layers.synchronised`.
 
     Args:
         split: the rows to train on.
@@ -38,7 +43,7 @@ class EpochLoader:
         weights: float32 (N,), how much each row counts; None: all the same.
 
     Attributes:
-        rows: rows per epoch.
+        rows: rows per epoch, of all processes together.
     """
 
     def __init__(
@@ -83,13 +88,35 @@ class EpochLoader:
 
     def epoch(self, epoch: int) -> Generator[Batch, None, None]:
         """The batches of an epoch, on the device; close it (or let it go) to end its thread early."""
-        return prepared(self.split, self.row_batches(epoch), self.device, self.weights)
+        if alone():
+            return prepared(self.split, self.row_batches(epoch), self.device, self.weights)
+        return self._own_share(epoch)
+
+    def _own_share(self, epoch: int) -> Generator[Batch, None, None]:
+        places: deque[Place] = deque()  # of the batches that are ready or being made
+
+        def shares() -> Iterator[np.ndarray]:
+            for rows in self.row_batches(epoch):
+                own = share(len(rows))
+                places.append(Place(own.start, len(rows)))
+                yield rows[own]
+
+        try:
+            with closing(prepared(self.split, shares(), self.device, self.weights)) as batches:
+                for batch in batches:
+                    stand(places.popleft())
+                    yield batch
+        finally:
+            stand(None)
 
 
-def ordered_batches(split: EncodedSplit, batch_size: int, device: torch.device) -> Iterator[Batch]:
-    """All rows in their order, on the device, for validation and prediction."""
-    starts = range(0, split.rows, batch_size)
-    return prepared(split, (slice(start, start + batch_size) for start in starts), device)
+def ordered_batches(
+    split: EncodedSplit, batch_size: int, device: torch.device, rows: slice | None = None
+) -> Iterator[Batch]:
+    """All rows, or a run of them, in their order, on the device, for validation and prediction."""
+    first, last, _ = (rows or slice(None)).indices(split.rows)
+    starts = range(first, last, batch_size)
+    return prepared(split, (slice(start, min(start + batch_size, last)) for start in starts), device)
 
 
 def mixed_batches(rows: int, batch_size: int, window: int, random: np.random.Generator) -> Iterator[np.ndarray]:

@@ -19,12 +19,14 @@ from torch import Tensor
 from ..batch import Batch
 from ..errors import DataError
 from ..evaluation.metrics import auc
+from ..layers import synchronised
 from ..models.base import MultiDomainModel
 from ..progress import progress
 from ..tensors import EncodedSplit
 from .checkpoint import Checkpoints, TrainingState, fingerprint, plain_weights, require_room
 from .config import TrainingConfig
 from .device import choose_device, keep_freed_memory, use_available_cores
+from .exchange import GradientExchange
 from .guard import GradientGuard, TrainingError
 from .loading import EpochLoader
 from .moments import settle_moments
@@ -33,6 +35,7 @@ from .prediction import logits
 from .sampling import offset
 from .step import Step
 from .weights import sample_weights
+from .workers import Job, agree, fit_together, settle, several
 
 logger = logging.getLogger(__name__)
 REFRESH = {"cuda": 50, "cpu": 10}  # steps between two looks at the numbers (progress bar, gradients): CUDA must wait
@@ -76,6 +79,9 @@ def fit(
     by bit, on the same machine, also when a run was killed and started again: it goes on after the last whole epoch
     found in `checkpoints`, which are removed when training has ended.
 
+    With ``config.workers``, or under torchrun, several processes train together (:mod:`.workers`); `after_epoch` then
+    gets all lines when they have ended.
+
     Args:
         model: freshly built (with a seed of the caller's, if runs are to be repeatable).
         train: rows to learn from.
@@ -94,16 +100,44 @@ def fit(
     """
     for split in (train, validation):
         check_labels(split)
+    if several(config):
+        job = Job(model, train, validation, config, seed, checkpoints, device, show_progress, architecture)
+        result = fit_together(job)
+        for line in result.history if after_epoch else ():
+            after_epoch(line)  # type: ignore[misc]
+        return result
+    return fit_here(
+        model, train, validation, config, seed, checkpoints, device, show_progress, architecture, after_epoch
+    )
+
+
+def fit_here(
+    model: MultiDomainModel,
+    train: EncodedSplit,
+    validation: EncodedSplit,
+    config: TrainingConfig,
+    seed: int,
+    checkpoints: Path,
+    device: str | torch.device | None,
+    show_progress: bool,
+    architecture: Mapping[str, Any] | None,
+    after_epoch: Callable[[Mapping[str, float]], None] | None = None,
+) -> TrainingResult:
+    """:func:`fit` in this process: alone, or as one of the workers."""
+    first = synchronised.rank() == 0
     chosen = choose_device(device)
-    use_available_cores()
+    use_available_cores(synchronised.workers())
     keep_freed_memory()
-    run = _Run(model.to(chosen), train, validation, config, seed, chosen, show_progress)
+    run = _Run(model.to(chosen), train, validation, config, seed, chosen, show_progress and first)
     if model.logit_offset is None:  # not of an earlier training
         model.logit_offset = offset(config.negative_rate)
-    require_room(checkpoints, model)
-    identity = fingerprint(model, train, validation, config, seed=seed, architecture=architecture)
+    kept: Checkpoints | None = None  # the first worker's alone
+    if first:
+        require_room(checkpoints, model)
+        identity = fingerprint(model, train, validation, config, seed=seed, architecture=architecture)
+        kept = Checkpoints(checkpoints, identity)
     with torch.random.fork_rng(devices=[chosen] if chosen.type == "cuda" else []):
-        return run.all_epochs(Checkpoints(checkpoints, identity), after_epoch)
+        return run.all_epochs(kept, after_epoch)
 
 
 def check_labels(split: EncodedSplit) -> None:
@@ -145,24 +179,34 @@ class _Run:
             weights=sample_weights(train) if config.sample_weight else None,
         )
         self.optimizers = Optimizers(model, config, steps_per_epoch=self.loader.steps)
+        self.exchange = None if synchronised.alone() else GradientExchange(model)
         self.guard = GradientGuard(model, config)
-        of_sampled = offset(config.negative_rate)  # of their logits
         self.update = Step(
-            model, self.optimizers, self.guard, device=device, offset=of_sampled, precision=config.precision
+            model,
+            self.optimizers,
+            self.guard,
+            device=device,
+            offset=offset(config.negative_rate),
+            precision=config.precision,
+            exchange=self.exchange,
         )
         self.validation_label = np.array(validation.label)
 
     def all_epochs(
-        self, checkpoints: Checkpoints, after_epoch: Callable[[Mapping[str, float]], None] | None
+        self, checkpoints: Checkpoints | None, after_epoch: Callable[[Mapping[str, float]], None] | None
     ) -> TrainingResult:
-        state = checkpoints.restore(self.model, self.optimizers)
+        state = checkpoints.restore(self.model, self.optimizers) if checkpoints else TrainingState()
+        agree(self.model, self.optimizers, state)
         resumed, told = state.epoch, after_epoch or (lambda _: None)
         for line in state.history:
             told(line)
         while not self._ended(state):
             self._one_epoch(state)
-            checkpoints.save(self.model, self.optimizers, state)
+            if checkpoints:
+                checkpoints.save(self.model, self.optimizers, state)
             told(state.history[-1])
+        if checkpoints is None:
+            return TrainingResult(state.history, state.best_epoch, resumed)
         self.model.load_state_dict(state.best_weights)
         self.model.eval()
         checkpoints.clear()
@@ -199,9 +243,11 @@ class _Run:
     def _one_epoch(self, state: TrainingState) -> None:
         epoch, start = state.epoch + 1, time.perf_counter()
         torch.manual_seed(_epoch_seed(self.seed, epoch))
+        synchronised.seed_own(_epoch_seed(self.seed, epoch))
         with _Bar(self, state) as bar:
             train_loss, rows = self._train(epoch, bar)
             trained = time.perf_counter() - start
+            settle(self.model, epoch)
             settle_moments(self.model, self.loader, epoch)
             loss, area = self._validate(epoch)
             score = area if self.config.monitor == "auc" else -loss
@@ -212,7 +258,7 @@ class _Run:
         diagnostics = self.model.diagnostics()
         state.history.append({"epoch": epoch, **numbers, **times, **diagnostics})
         shown = diagnostics if self.show_progress else numbers | diagnostics  # the bar shows the numbers
-        if shown:
+        if shown and synchronised.rank() == 0:
             logger.info("epoch %d: %s", epoch, ", ".join(f"{key} {value:.4f}" for key, value in shown.items()))
         if better:
             state.best_epoch, state.best_score, state.best_weights = epoch, score, plain_weights(self.model)
@@ -225,8 +271,9 @@ class _Run:
         with closing(self.loader.epoch(epoch)) as batches:
             for step, batch in enumerate(batches, start=1):
                 loss = self._step(epoch, step, batch, bar)
-                total += loss * len(batch)
-                rows += len(batch)
+                size = synchronised.place(len(batch)).rows
+                total += loss * size
+                rows += size
                 if step % refresh == 0:
                     self.guard.check(epoch)
                     bar.refresh(total, rows)
@@ -241,7 +288,8 @@ class _Run:
 
     def _validate(self, epoch: int) -> tuple[float, float]:
         """Log loss and AUC."""
-        scores = logits(self.model, self.validation, self.device, self.config.evaluation_batch_size).astype(np.float64)
+        together, size = self.exchange is not None, self.config.evaluation_batch_size
+        scores = logits(self.model, self.validation, self.device, size, together=together).astype(np.float64)
         bad = np.flatnonzero(~np.isfinite(scores))
         if len(bad):
             raise TrainingError(

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from ..layers.synchronised import gathered, share
 from ..tensors import EncodedSplit
 from .device import choose_device, use_available_cores
 from .loading import ordered_batches
@@ -25,13 +26,20 @@ def predicted_logits(
     return logits(model.to(chosen), split, chosen, batch_size)
 
 
-def logits(model: nn.Module, split: EncodedSplit, device: torch.device, batch_size: int) -> np.ndarray:
-    """float32 (N,), with the model in evaluation mode; its mode is put back afterwards."""
+def logits(
+    model: nn.Module, split: EncodedSplit, device: torch.device, batch_size: int, *, together: bool = False
+) -> np.ndarray:
+    """float32 (N,), with the model in evaluation mode; its mode is put back afterwards.
+
+    With ``together``, the processes that train together score a share of the rows each, and all get all scores.
+    """
     training = model.training
     model.eval()
     try:
         with torch.inference_mode():
-            scores = [model(batch).float() for batch in ordered_batches(split, batch_size, device)]
+            batches = ordered_batches(split, batch_size, device, share(split.rows) if together else None)
+            scores = [model(batch).float() for batch in batches]
     finally:
         model.train(training)
-    return torch.cat(scores).cpu().numpy() if scores else np.zeros(0, np.float32)
+    every = torch.cat(scores) if scores else torch.zeros(0, device=device)
+    return (gathered(every) if together else every).cpu().numpy()

@@ -7,8 +7,10 @@ from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from ..batch import Batch
+from ..layers import synchronised
 from ..models.base import MultiDomainModel
 from .device import autocast
+from .exchange import GradientExchange
 from .guard import GradientGuard
 from .optimizers import Optimizers
 
@@ -23,6 +25,7 @@ class Step:
         device: where batches are.
         offset: of the logits of sampled rows, see :mod:`.sampling`.
         precision: of products, see :class:`.config.TrainingConfig`.
+        exchange: of gradients with the other workers, where several train together.
     """
 
     def __init__(
@@ -34,9 +37,10 @@ class Step:
         device: torch.device,
         offset: float = 0.0,
         precision: str = "auto",
+        exchange: GradientExchange | None = None,
     ) -> None:
         self.model, self.optimizers, self.guard = model, optimizers, guard
-        self.device, self.offset, self.precision = device, offset, precision
+        self.device, self.offset, self.precision, self.exchange = device, offset, precision, exchange
 
     def __call__(self, batch: Batch, *, epoch: int, step: int, number: int) -> tuple[Tensor, Tensor]:
         """Learn one batch.
@@ -57,12 +61,29 @@ class Step:
                 scores = self.model(batch)
                 auxiliary = self.model.auxiliary_loss()
             of_sample = scores.float() - self.offset if self.offset else scores.float()
-            loss = binary_cross_entropy_with_logits(of_sample, batch.label, batch.weight) + auxiliary.float()
+            loss = self._loss(of_sample, batch, auxiliary.float())
             self.optimizers.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
+            loss = self._watched(step, batch, loss)
         except Exception:
             self.guard.check(epoch)  # what went wrong a few steps ago explains more
             raise
-        self.guard.watch(step, batch, loss)
         self.optimizers.step(number)
         return loss.detach(), scores.detach()
+
+    def _loss(self, scores: Tensor, batch: Batch, auxiliary: Tensor) -> Tensor:
+        """The mean over the batch, or the part of it that the rows of this worker have: the parts add up to it."""
+        if self.exchange is None:
+            return binary_cross_entropy_with_logits(scores, batch.label, batch.weight) + auxiliary
+        rows = synchronised.place(len(batch)).rows
+        own = binary_cross_entropy_with_logits(scores, batch.label, batch.weight, reduction="sum")
+        return own / rows + auxiliary * (len(batch) / rows)
+
+    def _watched(self, step: int, batch: Batch, loss: Tensor) -> Tensor:
+        """Watch the gradients, which become those of the whole batch, as the loss that is returned does."""
+        if self.exchange is None:
+            self.guard.watch(step, batch, loss)
+            return loss
+        head = self.exchange.combine(torch.stack([loss.detach().float(), batch.numerical.sum().float()]))
+        self.guard.remember(step, head)
+        return head[0]

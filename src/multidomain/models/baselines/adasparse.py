@@ -20,6 +20,7 @@ from ...errors import ConfigurationError
 from ...inputs import InputSchema
 from ...layers.dropout import Dropout
 from ...layers.mlp import MLP, he_linear
+from ...layers.synchronised import alone, place, total
 from ..base import (
     InputOptions,
     MultiDomainModel,
@@ -173,9 +174,9 @@ class AdaSparse(MultiDomainModel):
     def _regularization(self, every: list[Tensor]) -> Tensor:
         """R_s: the mean over layers of ``λ^l ||r^l - r||``, λ^l being 0 between r_min and r_max, or ``λ |r^l - r|``."""
         low, high = self.sparsity
-        if self.form == "scaling" or not every or not len(every[0]):
+        if self.form == "scaling" or not every or (alone() and not len(every[0])):
             return self.batches_seen.new_zeros((), dtype=torch.float32)
-        r = torch.stack([1 - kept.mean() for kept in every])  # r^l  (L,)
+        r = torch.stack([1 - _mean(kept) for kept in every])  # r^l  (L,)
         self.pruned.copy_(r.detach())
         outside = (r < low) | (r > high)
         penalty = (r - (low + high) / 2).square() * outside
@@ -184,6 +185,11 @@ class AdaSparse(MultiDomainModel):
     def _ramped(self, ends: tuple[float, float]) -> Tensor:
         """What grows from one value to the other over the first batches."""
         return ends[0] + (ends[1] - ends[0]) * (self.batches_seen / self.ramp).clamp(max=1)
+
+
+def _mean(kept: Tensor) -> Tensor:
+    """Over all rows of the batch (B, N^l), those of other processes included."""
+    return kept.mean() if alone() else total(kept.sum()) / (place(len(kept)).rows * kept.shape[1])
 
 
 def _check_pair(key: str, pair: Sequence[float], highest: float = float("inf")) -> tuple[float, float]:

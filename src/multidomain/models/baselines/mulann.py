@@ -22,6 +22,7 @@ from ...batch import Batch
 from ...inputs import InputSchema
 from ...layers.domain_linear import DomainOutputs
 from ...layers.mlp import MLP, HiddenLayers
+from ...layers.synchronised import total
 from ..base import InputOptions, MultiDomainModel, check_not_negative, check_shares, check_widths
 
 
@@ -64,7 +65,7 @@ class DomainDiscriminator(nn.Module):
     def loss(self, features: Tensor, domain: Tensor) -> Tensor:
         """L_d: the mean cross-entropy of the rows whose domain is known; 0 where there are none."""
         wrong = F.cross_entropy(self(features), domain.long(), ignore_index=self.domains, reduction="sum")
-        return wrong / (domain < self.domains).sum().clamp(min=1)
+        return total(wrong) / total((domain < self.domains).sum()).clamp(min=1)
 
 
 class MuLANN(MultiDomainModel):
