@@ -37,3 +37,12 @@ def test_a_session_ends_with_a_silence_or_another_user() -> None:
     assert len({found[0], found[1], found[3]}) == 3
     together = segments.sessions(np.array([0, 0, 0, 1]), time, 60)
     assert together[0] == together[1] == together[2]
+
+
+def test_an_interval_of_no_width_that_misses_its_middle_by_a_rounding_is_drawn():
+    from multidomain.evaluation import account_page
+
+    parts = {"by": ["overall", "day"], "name": ["overall", "1"], "auc": [0.5, 0.7]}
+    above = np.nextafter(0.7, 1)
+    figure = account_page.segments(pd.DataFrame({**parts, "auc_low": [0.4, above], "auc_high": [0.6, above]}))
+    assert len(figure.axes) == 1

@@ -43,7 +43,8 @@ def segments(table: pd.DataFrame) -> Figure:
         place = np.arange(len(rows))
         axis.axhline(overall, color=QUIET, linewidth=1, linestyle=":")
         error = np.stack([rows["auc"] - rows["auc_low"], rows["auc_high"] - rows["auc"]]).astype(float)
-        axis.errorbar(place, rows["auc"], yerr=np.nan_to_num(error), fmt="o", color=COLOURS[0], markersize=4, capsize=2)
+        error = np.nan_to_num(error).clip(min=0)  # an interval of no width may miss its middle by a rounding
+        axis.errorbar(place, rows["auc"], yerr=error, fmt="o", color=COLOURS[0], markersize=4, capsize=2)
         if "reference_auc" in rows:
             axis.plot(place, rows["reference_auc"], "_", color=COLOURS[1], markersize=9, markeredgewidth=2)
         step = max(1, -(-len(rows) // 8))
