@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import sys
+import types
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +12,12 @@ import pytest
 from places import PROJECT, SHARED
 
 import multidomain.settings  # noqa: F401 - switches telemetry off before any test imports a library that has some
+
+MAIN = sys.modules["__main__"]
+if MAIN.__spec__ is None and not hasattr(
+    MAIN, "__file__"
+):  # a worker of pytest-xdist: PySpark, which Great Expectations
+    MAIN.__spec__ = types.SimpleNamespace(name=None)  # imports where it is installed, takes it for doctests and exits
 
 ADDRESSES = {name: os.environ.get(name) for name in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI")}
 
