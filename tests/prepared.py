@@ -30,6 +30,7 @@ def catalog(read: schema.Schema, raw_folder: Path, folder: Path, **choice: str) 
             "variant": MemoryDataset(read.variant(**choice), copy_mode="assign"),
             "params:raw_folder": MemoryDataset(str(raw_folder)),
             "params:sample_share": MemoryDataset(None),
+            "params:window": MemoryDataset({}),
             "parsed_files": WorkingFolder(filepath=str(folder / "parsed")),
             **{name: ParquetTable(filepath=str(folder / f"{name}.parquet")) for name in TABLES},
             **{name: Folder(filepath=str(folder / name)) for name in FOLDERS},

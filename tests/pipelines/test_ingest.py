@@ -37,6 +37,7 @@ def catalog(read: schema.Schema, raw_folder: Path, folder: Path, sample_share: f
             "schema": MemoryDataset(read, copy_mode="assign"),
             "params:raw_folder": MemoryDataset(str(raw_folder)),
             "params:sample_share": MemoryDataset(sample_share),
+            "params:window": MemoryDataset({}),
             "parsed_files": WorkingFolder(filepath=str(folder / "parsed")),
             **{name: ParquetTable(filepath=str(folder / f"{name}.parquet")) for name in [*tables, *OTHERS]},
         }
@@ -82,7 +83,7 @@ def test_a_missing_raw_file_leaves_nothing_half_written(tmp_path: Path) -> None:
 
 def test_the_stage_gives_what_the_catalog_names() -> None:
     pipeline = ingest.create_pipeline()
-    assert pipeline.inputs() == {"schema", "params:raw_folder", "params:sample_share", "parsed_files"}
+    assert pipeline.inputs() == {"schema", "params:raw_folder", "params:sample_share", "parsed_files", "params:window"}
     assert pipeline.outputs() == {
         "ingested_impressions",
         "ingested_users",

@@ -336,6 +336,7 @@ def stages(raw: Path, folder: Path, described: schema.Schema) -> tuple[DataCatal
             "schema": MemoryDataset(described, copy_mode="assign"),
             "params:raw_folder": MemoryDataset(str(raw)),
             "params:sample_share": MemoryDataset(None),
+            "params:window": MemoryDataset({}),
             "parsed_files": WorkingFolder(filepath=str(folder / "parsed")),
             **{name: ParquetTable(filepath=str(folder / f"{name}.parquet")) for name in tables},
         }

@@ -1,7 +1,8 @@
 """From a vendor's files to three tables: impressions, users and items.
 
 One module per log (``movielens``), and ``table`` for any log that already is one table. Each has
-``read(schema, files, work) -> dict`` of Ibis tables; ``work`` is a folder to keep finished parts in. One that sets
+``read(schema, files, work) -> dict`` of Ibis tables; ``work`` is a folder to keep finished parts in (``table`` needs
+none, and is told the window instead, since it makes users and items of the impressions). One that sets
 lines of its files apart also gives ``rejected`` (file, line, reason, text) and ``files`` (file, lines, rows, rejected),
 as :func:`multidomain.sources.text.together` makes them.
 """
@@ -21,12 +22,14 @@ from typing import TYPE_CHECKING
 from ..errors import ConfigurationError, SchemaError, unknown_key
 from ..layout import IMPRESSION, PLACEHOLDER, TABLES, Column, Layout, TableName, key, layout
 from ..schema import Schema
+from ..window import Window
 
 if TYPE_CHECKING:
     import ibis.expr.types as ir
 
 _HELPERS = ("files", "casting", "owners", "fetch")
 _SAMPLE_STEPS = 1_000_000
+EVERYTHING = Window()
 
 
 def names() -> list[str]:
@@ -36,25 +39,39 @@ def names() -> list[str]:
     )
 
 
-def read(schema: Schema, files: Mapping[str, Path], work: Path | None = None) -> dict[str, ir.Table]:
+def read(
+    schema: Schema, files: Mapping[str, Path], work: Path | None = None, window: Window = EVERYTHING
+) -> dict[str, ir.Table]:
     """The log's ``impressions``, ``users`` and ``items``, with columns and types as :mod:`multidomain.layout` has them.
 
     Also ``rejected`` and ``files``, see above; empty where the source sets no lines apart. Without ``work`` finished
-    parts are kept in a temporary folder of this process.
+    parts are kept in a temporary folder of this process. Of impressions only the days of ``window`` are there, and
+    where users and items are made of them, they are made of those.
 
     Raises:
         SchemaError: ``source`` names no source.
+        ConfigurationError: days are asked for of a log without times.
         DataError: a file cannot be read, lacks a column, or holds values of another type.
     """
     if schema.source not in names():
         raise SchemaError(f"{schema.path}: source: {unknown_key(schema.source, names())}")
+    if window != EVERYTHING and schema.roles.timestamp is None:
+        raise ConfigurationError(
+            f"window: {schema.path} names no roles.timestamp, so nobody knows which day its rows are of. Name the "
+            "column, or leave window.until out."
+        )
     plan = layout(schema)
     module = importlib.import_module(f".{schema.source}", __name__)
-    tables: dict[str, ir.Table] = module.read(schema, files, work or _temporary())
+    if schema.source == "table":  # already conformed; users and items are of these rows
+        tables: dict[str, ir.Table] = module.read(schema, files, window)
+    else:
+        tables = module.read(schema, files, work or _temporary())
     said = {name: tables.pop(name, None) for name in SAID}
     said = {name: nothing(name) if table is None else table for name, table in said.items()}
-    if schema.source != "table":  # already conformed, as one table
+    if schema.source != "table":
         tables = {table: _conformed(schema, plan, table, tables) for table in TABLES}
+        if schema.roles.timestamp is not None:
+            tables["impressions"] = window.known(tables["impressions"], schema.roles.timestamp)
     return tables | said
 
 

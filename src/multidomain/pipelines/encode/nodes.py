@@ -5,12 +5,13 @@ from __future__ import annotations
 import functools
 import json
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from ...features.views import MISSING
 from ...schema import SPLITS, WEIGHT, Feature, Variant
+from ...window import Window
 
 if TYPE_CHECKING:
     import ibis.expr.types as ir
@@ -60,8 +61,11 @@ def fit_encoder(variant: Variant, training_frame: ir.Table, domain_table: ir.Tab
     return encoder.save
 
 
-def encode(variant: Variant, encoder_folder: Path, training_frame: ir.Table) -> Writer:
-    """Every split as tensors: see ``multidomain.tensors`` for the files."""
+def encode(
+    variant: Variant, encoder_folder: Path, training_frame: ir.Table, window: Mapping[str, Any] | None = None
+) -> Writer:
+    """Every split as tensors, see ``multidomain.tensors`` for the files; with days in ``window`` their rows alone."""
+    examples = Window.read(window).examples(training_frame)
 
     def write(folder: Path) -> None:
         from ...encoder import Encoder
@@ -70,7 +74,7 @@ def encode(variant: Variant, encoder_folder: Path, training_frame: ir.Table) -> 
         inputs = json.dumps(encoder.inputs.to_dict(), indent=1)
         (folder / "inputs.json").write_text(inputs, encoding="utf-8")
         (folder / "domains.json").write_text(json.dumps(list(encoder.domains)), encoding="utf-8")
-        _write_splits(variant, encoder, training_frame, folder)
+        _write_splits(variant, encoder, examples, folder)
 
     return write
 

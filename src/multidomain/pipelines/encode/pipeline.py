@@ -10,7 +10,7 @@ def create_pipeline() -> Pipeline:
     return Pipeline(
         [
             node(fit_encoder, ["variant", "training_frame", "domain_table"], "encoder", name="fit_encoder"),
-            node(encode, ["variant", "encoder", "training_frame"], "encoded", name="encode"),
+            node(encode, ["variant", "encoder", "training_frame", "params:window"], "encoded", name="encode"),
         ],
         tags="encode",
     )

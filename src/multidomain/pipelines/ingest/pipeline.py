@@ -14,7 +14,7 @@ def create_pipeline() -> Pipeline:
             node(locate_files, ["schema", "params:raw_folder"], "raw_files", name="locate_files"),
             node(
                 read_log,
-                ["schema", "raw_files", "params:sample_share", "parsed_files"],
+                ["schema", "raw_files", "params:sample_share", "parsed_files", "params:window"],
                 [
                     "ingested_impressions",
                     "ingested_users",

@@ -8,12 +8,16 @@ from typing import Any
 from ...errors import ConfigurationError, unknown_key
 from ...features.materialize import materialize, moment
 from ...schema import Variant
+from ...window import Window
 
 OPTIONS = ("until", "full")
 
 
 def load_online_store(
-    variant: Variant, feature_repository: dict[str, Any], options: Mapping[str, Any]
+    variant: Variant,
+    feature_repository: dict[str, Any],
+    options: Mapping[str, Any],
+    window: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """What was loaded, per view; see :mod:`multidomain.features.materialize`.
 
@@ -21,6 +25,7 @@ def load_online_store(
         variant: its features are loaded.
         feature_repository: asked for so that registration comes first.
         options: ``until``, a time, and ``full``, whether to load everything up to then again.
+        window: where ``until`` is not given, the end of its last day takes its place.
 
     Raises:
         ConfigurationError: an option is none or not of its type.
@@ -32,4 +37,5 @@ def load_online_store(
     full = options["full"]
     if not isinstance(full, bool):
         raise ConfigurationError(f"materialize.full must be true or false, got {full!r}")
-    return materialize(variant, until=moment("materialize.until", options["until"]), full=full)
+    until = moment("materialize.until", options["until"]) or Window.read(window).end
+    return materialize(variant, until=until, full=full)

@@ -11,7 +11,7 @@ def create_pipeline() -> Pipeline:
         [
             node(
                 load_online_store,
-                ["variant", "feature_repository", "params:materialize"],
+                ["variant", "feature_repository", "params:materialize", "params:window"],
                 "materialized",
                 name="load_online_store",
             )

@@ -6,11 +6,13 @@ import itertools
 import logging
 import math
 import re
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from ...draw import digest
 from ...errors import DataError
 from ...schema import REMAINDER, SPLITS, UNKNOWN_DOMAIN, WEIGHT, Domain, Split, Variant
+from ...window import Window
 
 if TYPE_CHECKING:
     import ibis.expr.types as ir
@@ -19,7 +21,13 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-def assign(variant: Variant, impressions: ir.Table, users: ir.Table, items: ir.Table) -> ir.Table:
+def assign(
+    variant: Variant,
+    impressions: ir.Table,
+    users: ir.Table,
+    items: ir.Table,
+    window: Mapping[str, Any] | None = None,
+) -> ir.Table:
     """One row per impression of the chosen label: ids, time, domain, label and split.
 
     Columns: ``impression_id, user, item, group`` (text), ``timestamp`` (UTC), ``domain`` (name), ``domain_id``,
@@ -27,6 +35,9 @@ def assign(variant: Variant, impressions: ir.Table, users: ir.Table, items: ir.T
     weights ``sample_weight``. Domains below the minimum of training rows, or beyond the top k, join the remainder, or
     are left out. Rows are sorted by split, domain and impression, so that who asks the file for one split or domain
     reads its row groups alone.
+
+    With days in ``window`` the rows of those days are split; the ones before, which features and vocabularies are made
+    of beside them, count as training rows.
     """
     import ibis
 
@@ -48,7 +59,7 @@ def assign(variant: Variant, impressions: ir.Table, users: ir.Table, items: ir.T
         official=_text(rows, variant.split.column),
         **{name: rows[column] for name, column in carried.items()},
     )
-    rows = _held(rows.mutate(split=_split(variant.split, rows)).drop("official"))
+    rows = _held(_with_split(variant.split, rows, Window.read(window)).drop("official"))
     names = _kept_domains(variant.domain, rows)
     if not variant.domain.remainder:
         rows = rows.filter(rows.raw_domain.isin(names))
@@ -136,6 +147,17 @@ def _bin_names(edges: tuple[float, ...]) -> tuple[str, ...]:
     text = [re.sub(r"\.0$", "", str(edge)) for edge in edges]
     between = [f"{low}_to_{high}" for low, high in itertools.pairwise(text)]
     return (f"below_{text[0]}", *between, f"from_{text[-1]}")
+
+
+def _with_split(split: Split, rows: ir.Table, window: Window) -> ir.Table:
+    """The rows, with their split; those before the window's days are training rows."""
+    import ibis
+
+    examples = window.examples(rows)
+    examples = examples.mutate(split=_split(split, examples))
+    if window.first is None:
+        return examples
+    return examples.union(window.earlier(rows).mutate(split=ibis.literal(SPLITS[0])))
 
 
 def _split(split: Split, rows: ir.Table) -> ir.StringValue:

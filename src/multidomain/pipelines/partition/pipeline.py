@@ -11,7 +11,7 @@ def create_pipeline() -> Pipeline:
         [
             node(
                 assign,
-                ["variant", "valid_impressions", "valid_users", "valid_items"],
+                ["variant", "valid_impressions", "valid_users", "valid_items", "params:window"],
                 "partitioned",
                 name="assign_domains_and_splits",
             ),
