@@ -23,6 +23,7 @@ from . import schema
 from .errors import ConfigurationError, DataError, UserError, unknown_key
 from .io.atomic import remove, replacing
 from .sources import files
+from .window import Window
 
 logger = logging.getLogger(__name__)
 ENGINES = ("duckdb", "spark")
@@ -319,6 +320,8 @@ def _check_models(pipeline: Pipeline, catalog: DataCatalog) -> None:
         from .packaging.options import PackageOptions
 
         PackageOptions.of(catalog.load("params:package"))
+    if "params:window" in pipeline.inputs():
+        Window.read(catalog.load("params:window"))
     if "params:stream" in pipeline.inputs():
         from .streaming.options import StreamOptions
 

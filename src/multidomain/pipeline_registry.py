@@ -33,7 +33,8 @@ def register_pipelines() -> dict[str, Pipeline]:
 
     ``train_<architecture>`` is prepare, train, evaluate and package; ``compare`` is prepare and a leaderboard of
     several models; ``reproduce`` is prepare and one table of a paper; ``tune_<architecture>`` is prepare and a search
-    for its best configuration. ``stream_<architecture>`` follows a stream, from what was prepared or packaged before.
+    for its best configuration. ``daily_<architecture>`` is train_<architecture> and materialize, to be run for one day
+    after the other. ``stream_<architecture>`` follows a stream, from what was prepared or packaged before.
     ``materialize`` loads the online store, ``check_parity`` compares it with the training frame, ``check_freshness``
     with the view tables. ``delete`` takes the files of one variant away.
     """
@@ -46,6 +47,7 @@ def register_pipelines() -> dict[str, Pipeline]:
         "drift": drift.create_pipeline(),
     }
     prepare = sum(stages.values(), Pipeline([]))
+    online = materialize.create_pipeline()
     trained = {f"train_{name}": prepare + _model(name) for name in architectures()}
     return {
         "__default__": trained["train_star"],
@@ -53,13 +55,14 @@ def register_pipelines() -> dict[str, Pipeline]:
         "fetch": fetch.create_pipeline(),
         "prepare": prepare,
         **trained,
-        "materialize": materialize.create_pipeline(),
+        "materialize": online,
         "check_freshness": check_freshness.create_pipeline(),
         "check_parity": check_parity.create_pipeline(),
         "predict": predict.create_pipeline(),
         "delete": delete.create_pipeline(),
         "compare": prepare + compare.create_pipeline(),
         "reproduce": prepare + reproduce.create_pipeline(),
+        **{f"daily_{name}": prepare + online + _model(name) for name in architectures()},
         **{f"stream_{name}": _namespaced(name, stream.create_pipeline(name)) for name in architectures()},
         **{f"tune_{name}": prepare + _namespaced(name, tune.create_pipeline(name)) for name in architectures()},
     }
@@ -85,6 +88,6 @@ def _namespaced(architecture: str, template: Pipeline) -> Pipeline:
 OF_ALL = {
     *("params:seed", "params:device", "params:warm_start", "params:package"),
     *("params:calibration", "params:reference", "params:session_gap_minutes", "params:gate", "params:tune"),
-    "params:stream",
+    *("params:stream", "params:window"),
 }
 SHARED = {"variant", "schema", "encoder", "encoded", "domain_table", "training_frame"}

@@ -63,5 +63,7 @@ def test_the_pipeline_takes_everything_a_training_leaves_behind() -> None:
         "params:training",
         "params:seed",
         "params:package",
+        "params:warm_start",
+        "params:window",
     }
     assert pipeline.all_outputs() == {"package"}

@@ -10,13 +10,14 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import tracking
 from ..errors import DataError
 from ..schema import Variant
-from . import contents
+from . import contents, days
 
 if TYPE_CHECKING:
     import numpy as np
@@ -55,6 +56,8 @@ class Training:
         reports: further files for the run: name -> what is written there as JSON.
         measured_on: which rows the metrics are of, where not of the test split.
         tags: further tags of the run.
+        until: the last day of the log that it knows, where one was asked for.
+        start: the registered version that training started from, where days follow each other.
     """
 
     variant: Variant
@@ -73,6 +76,8 @@ class Training:
     reports: Mapping[str, Any] = field(default_factory=dict)
     measured_on: str = ""
     tags: Mapping[str, str] = field(default_factory=dict)
+    until: date | None = None
+    start: str | None = None
 
 
 def package(training: Training, rows: pd.DataFrame, scores: np.ndarray, decision: Decision) -> dict[str, Any]:
@@ -106,7 +111,7 @@ def package(training: Training, rows: pd.DataFrame, scores: np.ndarray, decision
             checks["onnx"] = _check(logged.model_uri, rows, scores, ONNX_TOLERANCE, engine="onnx")
         version = _register(client, logged.model_uri, name)
     alias = _alias(client, name, version, decision)
-    return {
+    made = {
         "run_id": run.info.run_id,
         "model": name,
         "version": int(version),
@@ -116,6 +121,8 @@ def package(training: Training, rows: pd.DataFrame, scores: np.ndarray, decision
         "checks": checks,
         "gate": {"passed": decision.passed, "reasons": list(decision.reasons), **decision.figures},
     }
+    days.keep(client, training, made)
+    return made
 
 
 def signature(encoder: Path, variant: Variant) -> ModelSignature:

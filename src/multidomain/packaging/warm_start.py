@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from ..models.base import MultiDomainModel
     from ..tensors import EncodedSplit
     from ..training.growth import Growth
+    from ..window import Window
 
 logger = logging.getLogger(__name__)
 COMPARED = 4096  # rows of the validation split whose scores must not have changed
@@ -48,13 +49,15 @@ class Start:
     offset: float = 0.0
 
 
-def find(key: str, architecture: str, wanted: str | int) -> Start:
-    """The model to start from.
+def find(key: str, architecture: str, wanted: str | int, window: Window | None = None) -> Start | None:
+    """The model to start from; None where ``previous`` finds none.
 
     Args:
         key: ``<dataset>/<variant>``.
         architecture: of the model that is to be trained.
-        wanted: the folder of a package, or of its ``artifacts``; or a version or alias of the registered model.
+        wanted: the folder of a package, or of its ``artifacts``; or a version or alias of the registered model; or
+            ``previous``, see :func:`multidomain.packaging.days.previous`.
+        window: the days of the run, which ``previous`` needs.
 
     Raises:
         ConfigurationError: there is no such model, or it holds no weights in the form that is trained.
@@ -63,9 +66,16 @@ def find(key: str, architecture: str, wanted: str | int) -> Start:
         return read(Path(str(wanted)))
     import mlflow
 
-    from . import registry
+    from . import days, registry
 
-    name, version = registry.find(key, architecture, wanted)
+    if wanted == days.PREVIOUS:
+        before = days.previous(key, architecture, window)
+        if before is None:
+            logger.info("warm_start: no version of %s knows earlier days only; training starts anew.", architecture)
+            return None
+        name, version = before
+    else:
+        name, version = registry.find(key, architecture, wanted)
     place = mlflow.artifacts.download_artifacts(artifact_uri=f"models:/{name}/{version}")
     return read(Path(place), source=f"{name} version {version}")
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ...errors import DataError
 from ...evaluation.gate import Gate
 from ...schema import Variant
+from ...window import Window
 from ..evaluate.account import scored_rows, tested
 
 if TYPE_CHECKING:
@@ -43,13 +44,17 @@ def package(
     cost: dict[str, Any] | None = None,
     gate: Mapping[str, Any] | str | bool = MappingProxyType({}),
     options: dict[str, Any] | None = None,
+    warm_start: str | int | None = None,
+    window: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """One MLflow run with parameters, metrics, pictures, data fingerprint and git revision, and a registered model.
 
     With ``options`` ``{"onnx": true}`` the package also holds the network as an ONNX file.
 
     The first version of a model becomes its champion; a later one takes its place if the gate lets it, and is its
-    challenger otherwise.
+    challenger otherwise. One that knows the log up to a day (``window.until``) does not take the place of one that
+    knows a later day, and is registered once: when the day is run again with the same settings, data and start, the
+    version that is there stays.
 
     Returns:
         ``run_id, model, version, uri, alias, path``, ``checks``: how far the packaged model's scores of rows as the
@@ -59,13 +64,14 @@ def package(
         ConfigurationError: an option that does not exist, or no ONNX file can be made.
         DataError: they are farther apart than rounding explains, or the tables do not hold the same impressions.
     """
+    from ...packaging.days import registered, started
     from ...packaging.options import PackageOptions
     from ...packaging.package import Training
     from ...packaging.package import package as register
     from ...schema import SPLITS
     from ...tensors import EncodedSplit, fingerprint
 
-    settings, chosen = Gate.read(gate), PackageOptions.of(options)
+    settings, chosen, days = Gate.read(gate), PackageOptions.of(options), Window.read(window)
     rows = check_rows(training_frame, predictions)
     trained = Training(
         variant=variant,
@@ -81,6 +87,7 @@ def package(
             "calibration": (calibration or {}).get("kind"),
             "model": configuration,
             "training": training,
+            **({} if days.until is None else {"window": dict(window or {}), "warm_start": warm_start}),
         },
         metrics=metrics,
         history=history,
@@ -93,8 +100,12 @@ def package(
         onnx=chosen.onnx,
         calibration=calibration or {},
         reports={name: given for name, given in {"account": account, "cost": cost}.items() if given},
+        until=days.until,
+        start=started(variant.key, architecture, warm_start, days),
     )
-    decision = judge(variant, architecture, training_frame, predictions, reference, metrics, settings)
+    if (there := registered(trained)) is not None:
+        return there
+    decision = judge(variant, architecture, training_frame, predictions, reference, metrics, settings, days)
     return register(trained, rows.drop(columns="score"), rows["score"].to_numpy(), decision)
 
 
@@ -106,6 +117,7 @@ def judge(
     reference: ir.Table | None,
     metrics: dict[str, Any],
     gate: Gate | None,
+    window: Window | None = None,
 ) -> Decision:
     """Whether this training may take the champion's place, by both models' scores of the same test rows.
 
@@ -116,13 +128,17 @@ def judge(
         reference: scores of the model that the report compares with; used when that is the champion of now.
         metrics: of the new model.
         gate: None: off.
+        window: the days the new model knows.
     """
     from ...evaluation.gate import Decision, decide, outside
-    from ...packaging import champion
+    from ...packaging import champion, days
 
+    current = champion.current(variant.key, architecture)
+    newer = days.newer(current, window.until if window else None)
+    if newer is not None:
+        return Decision(False, (newer,))
     if gate is None:
         return Decision(True, ("The quality gate is off (--params=gate=off): nothing was compared.",))
-    current = champion.current(variant.key, architecture)
     pcoc = metrics["overall"]["pcoc"]
     if current is None:
         return Decision(True, tuple(f"First version: nothing to compare with. {said}" for said in outside(gate, pcoc)))

@@ -18,6 +18,8 @@ def create_pipeline(architecture: str) -> Pipeline:
         "seed": "params:seed",
         "gate": "params:gate",
         "options": "params:package",
+        "warm_start": "params:warm_start",
+        "window": "params:window",
     }
     return Pipeline(
         [node(function, {name: name for name in names} | parameters, "package", name="package")], tags="package"

@@ -166,6 +166,7 @@ def beginning(
     if warm_start is None:
         return Beginning(encoder=Encoder.load(encoder))
     start = find(variant.key, architecture, warm_start)
+    assert start is not None  # there are no days
     check_same_model(start, architecture, config)
     return Beginning(
         encoder=start.encoder, weights=start.weights, logit_offset=start.offset, source=f"the weights of {start.source}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from ...models.base import MultiDomainModel
     from ...schema import Variant
     from ...tensors import EncodedSplit
+    from ...window import Window
 
 Writer = Callable[[Path], None]
 
@@ -28,11 +29,14 @@ def train(
     variant: Variant | None = None,
     encoder: Path | None = None,
     warm_start: str | int | None = None,
+    window: Mapping[str, Any] | None = None,
 ) -> tuple[Writer, pd.DataFrame]:
     """Build the architecture, train it, keep the best weights.
 
     With ``warm_start`` (a version or alias of the variant's registered model, or the folder of a package) training goes
-    on from those weights; values and domains may have been added, left out or put in another order since.
+    on from those weights; values and domains may have been added, left out or put in another order since. With
+    ``previous`` it goes on from the newest version that passed the gate and knows no day from ``window.until`` on, or
+    starts anew where there is none.
 
     Returns:
         the model's folder (``weights.safetensors`` and ``model.json``: architecture, configuration, inputs), and the
@@ -49,13 +53,16 @@ def train(
     from ...tensors import EncodedSplit
     from ...training.config import TrainingConfig
     from ...training.loop import fit
+    from ...window import Window
 
     rows, validation = EncodedSplit(encoded, "train"), EncodedSplit(encoded, "validation")
     torch.manual_seed(seed)
     network = build(architecture, rows.inputs, **model)
     identity = dict(model)
     if warm_start is not None and variant is not None and encoder is not None:
-        identity["warm_start"] = _begin(network, validation, variant, encoder, architecture, model, warm_start)
+        days = Window.read(window)
+        digest = _begin(network, validation, variant, encoder, architecture, model, warm_start, days)
+        identity |= {} if digest is None else {"warm_start": digest}
     result = fit(
         network,
         rows,
@@ -82,11 +89,14 @@ def _begin(
     architecture: str,
     config: dict[str, Any],
     warm_start: str | int,
-) -> str:
-    """Give the network the weights to start from; a digest of them."""
+    window: Window,
+) -> str | None:
+    """Give the network the weights to start from; a digest of them, or None where it starts anew."""
     from ...encoder import Encoder
     from ...packaging.warm_start import apply, find
 
-    start = find(variant.key, architecture, warm_start)
+    start = find(variant.key, architecture, warm_start, window)
+    if start is None:
+        return None
     apply(start, network, Encoder.load(encoder), rows, architecture=architecture, config=config)
     return start.digest

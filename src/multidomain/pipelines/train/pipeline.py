@@ -20,5 +20,6 @@ def create_pipeline(architecture: str) -> Pipeline:
         "variant": "variant",
         "encoder": "encoder",
         "warm_start": "params:warm_start",
+        "window": "params:window",
     }
     return Pipeline([node(function, inputs, ["model", "history"], name="train")], tags="train")
