@@ -11,7 +11,7 @@ export GOMP_SPINCOUNT ?= 4000
 
 REDIS := .redis
 
-.PHONY: run test test-redis test-cluster redis spark lint format viz mlflow serve bench clean install
+.PHONY: run test test-redis test-cluster test-airflow airflow redis spark lint format viz mlflow serve bench clean install
 .DEFAULT_GOAL := run
 
 run: $(READY)
@@ -46,6 +46,24 @@ test-cluster: $(CLUSTER) redis
 spark: $(CLUSTER)
 	$(BIN)/python -m benchmarks.standalone --folder .spark $(ARGS)
 
+# The daily cycle of an architecture as a DAG of Apache Airflow, for its folder of DAGs: make airflow PIPELINE=daily_star
+PIPELINE ?= daily_star
+DAGS ?= airflow_dags
+
+airflow: $(READY)
+	$(BIN)/kedro airflow create --pipelines=$(PIPELINE) --jinja-file=conf/base/airflow_dag.j2 --target-dir=$(DAGS) $(ARGS)
+
+# Airflow has an environment of its own; the tests find it by $$MULTIDOMAIN_AIRFLOW.
+AIRFLOW := .venv-airflow
+
+$(AIRFLOW)/.ready:
+	$(PYTHON) -m venv $(AIRFLOW)
+	$(AIRFLOW)/bin/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) 'apache-airflow>=3.1,<4'
+	touch $@
+
+test-airflow: $(READY) $(AIRFLOW)/.ready
+	MULTIDOMAIN_AIRFLOW=$(abspath $(AIRFLOW))/bin/airflow $(BIN)/python -m pytest tests/test_airflow.py $(ARGS)
+
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -75,7 +93,7 @@ bench: $(BENCH)/.ready
 install: $(READY)
 
 clean:
-	rm -rf $(VENV) $(BENCH) $(REDIS) .spark build .viz .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(BENCH) $(AIRFLOW) $(REDIS) .spark build .viz .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(READY): EXTRA := dev

@@ -43,6 +43,11 @@ def env(name: str, default: str | None = None) -> str | None:
     return os.environ.get(name) or default
 
 
+def project() -> str:
+    """The project's folder."""
+    return str(schema.project_root())
+
+
 def variant(name: str, domain: str | None, split: str | None, features: str | None, label: str | None) -> str:
     """``<dataset>/<domain>-<split>-<features>-<label>``, what is not given being the schema's first."""
     return schema.load(name).variant(domain=domain, split=split, features=features, label=label).key

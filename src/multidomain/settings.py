@@ -27,7 +27,13 @@ CONFIG_LOADER_ARGS = {
     "config_patterns": {
         "parameters": ["parameters*", "parameters*/**", "**/parameters*"],
         "spark": ["spark*", "spark*/**"],
+        "airflow": ["airflow*", "airflow*/**"],
     },
     "merge_strategy": {"parameters": "soft"},
-    "custom_resolvers": {"data": resolvers.data, "env": resolvers.env, "variant": resolvers.variant},
+    "custom_resolvers": {
+        "data": resolvers.data,
+        "env": resolvers.env,
+        "project": resolvers.project,
+        "variant": resolvers.variant,
+    },
 }
