@@ -17,10 +17,11 @@ from .schema import project_root
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-_QUIET = {
+_DEFAULTS = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "DO_NOT_TRACK": "1",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "5",  # a minute for a server to come back; MLflow's own 7 are four, several times
 }
 _ours: set[str] = set()  # MLflow writes the addresses it is given into the environment
 BLOCK = 1 << 22  # bytes read at once
@@ -39,7 +40,7 @@ def connect() -> MlflowClient:
     The store is ``$MLFLOW_TRACKING_URI`` where that is set, else ``<data>/mlflow/mlflow.db`` with its files beside it.
     Telemetry is off.
     """
-    for name, value in _QUIET.items():
+    for name, value in _DEFAULTS.items():
         os.environ.setdefault(name, value)
     import mlflow
 
