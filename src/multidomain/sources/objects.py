@@ -205,7 +205,7 @@ def _open(source: Stored) -> tuple[AbstractFileSystem, str]:
     from fsspec.core import url_to_fs
 
     try:
-        fs, top = url_to_fs(source.root, use_listings_cache=False, skip_instance_cache=True)
+        fs, top = url_to_fs(source.root, use_listings_cache=False)
     except ImportError as error:
         raise ConfigurationError(
             f"{source}: the driver of {source.scheme}:// is missing: {_install(source, error)}."
