@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -145,6 +146,21 @@ def test_an_object_in_a_store_makes_outputs_stale_when_it_changes_there(tmp_path
     assert digest_of_what_is_read(tmp_path, monkeypatch, f"'{path}'", raw_folder) != before
     assert not (tmp_path / "data").exists()  # nothing is copied for that
     store.rm("/digests", recursive=True)
+
+
+def test_a_data_folder_in_an_object_store_is_refused_before_the_run(tmp_path, project):
+    from types import SimpleNamespace
+
+    from kedro.config import OmegaConfigLoader
+
+    from multidomain.settings import CONFIG_LOADER_ARGS
+
+    shutil.copytree(project / "conf", tmp_path / "conf")
+    (tmp_path / "conf/bucket").mkdir()
+    (tmp_path / "conf/bucket/globals.yml").write_text("data: s3://shop/data\n")
+    loader = OmegaConfigLoader(str(tmp_path / "conf"), env="bucket", **CONFIG_LOADER_ARGS)
+    with pytest.raises(ConfigurationError, match=r"globals\.yml: data is s3://shop/data.*Only raw logs may lie"):
+        ProjectHooks().after_context_created(SimpleNamespace(config_loader=loader))
 
 
 DECLARED = {"seed": 1, "domain": None, "star": {"training": {"epochs": 3}}}

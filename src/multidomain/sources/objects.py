@@ -177,7 +177,7 @@ def stamp(source: Stored) -> list[list[Any]]:
     except UserError as error:
         if not any(source.versions.rglob("*.json")):
             raise
-        log.warning("%s\nWhat was made from it counts as up to date if it is so with the copies.", error)
+        log.warning("%s\nUntil then its objects count as unchanged since they were copied.", error)
         there = _noted(source)
     return [[str(path), there[path].size, there[path].mark] for path in _chosen(source, there)]
 
