@@ -204,10 +204,14 @@ def put_bucket(name: str) -> None:
     fsspec.filesystem("s3", use_listings_cache=False).mkdir(name)
 
 
-def test_a_copy_that_was_altered_or_deleted_is_brought_again(store: str, tmp_path: Path) -> None:
+def test_a_copy_is_kept_until_it_is_altered_or_deleted_and_then_brought_again(store: str, tmp_path: Path) -> None:
     put(f"{store}/log.csv", "a,b\n1,2\n")
     read = the_schema(tmp_path, log="log.csv")
     (path,) = files.locate(read, store).values()
+    before = path.stat().st_mtime_ns
+    files.locate(read, store)
+    files.locate(the_schema(tmp_path, log="*.csv"), store)  # the same object, found otherwise
+    assert path.stat().st_mtime_ns == before
     path.write_text("cut")
     assert files.locate(read, store)["log"].read_text() == "a,b\n1,2\n"
     path.unlink()

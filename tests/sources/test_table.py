@@ -230,6 +230,22 @@ def test_a_table_in_parts_is_the_table_of_all_their_rows_in_order(tmp_path: Path
     assert in_parts(tmp_path / "arrow", ".parquet", [tables[0], shuffled, tables[2]]) == whole
 
 
+@pytest.mark.parametrize("ending", [".csv", ".parquet"])
+def test_a_column_that_the_parts_lack_is_taken_from_their_folders_and_no_other(tmp_path: Path, ending: str) -> None:
+    for number in (0, 1):
+        path = tmp_path / f"log/day=2026-11-2{number}/page=folder/part-0{ending}"
+        path.parent.mkdir(parents=True)
+        table = pd.read_csv(_text(CSV), dtype=str)
+        table.to_csv(path, index=False) if ending == ".csv" else table.to_parquet(path, index=False)
+    features = {**LOG["features"], "day": {}}
+    made = the_schema(tmp_path, files={"log": "log/day=*/*/part-*"}, features=features)
+    found = sources.read(made, sources.files.locate(made, tmp_path))["impressions"].to_pandas()
+    assert found.day.tolist() == ["2026-11-20"] * 4 + ["2026-11-21"] * 4
+    made = the_schema(tmp_path, files={"log": "log/day=*/*/part-*"})
+    found = sources.read(made, sources.files.locate(made, tmp_path))["impressions"].to_pandas()
+    assert found.page.tolist() == ["home", "search", "home, sweet", "home"] * 2  # the files have that one
+
+
 def test_parts_of_different_columns_or_types_are_refused_with_both(tmp_path: Path) -> None:
     header, first, *_ = CSV.splitlines()
     other = header.replace("who,what", "what,who")

@@ -21,6 +21,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -57,9 +58,10 @@ class Version:
 
     @classmethod
     def of(cls, info: Mapping[str, Any]) -> Version:
-        """From what fsspec says of a file."""
-        mark = next((str(info[name]).strip('"') for name in _MARKS if info.get(name)), None)
-        return cls(size=info.get("size"), mark=mark)
+        """From what fsspec says of a file; a list and a question about one may write its date differently."""
+        mark = next((info[name] for name in _MARKS if info.get(name)), None)
+        mark = mark.timestamp() if isinstance(mark, datetime) else mark
+        return cls(size=info.get("size"), mark=None if mark is None else str(mark).strip('"'))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -321,42 +323,43 @@ def _copy(fs: AbstractFileSystem, top: str, source: Stored, wanted: Mapping[Pure
 
 
 def _copy_one(
-    fs: AbstractFileSystem, top: str, source: Stored, path: PurePosixPath, version: Version, callback: Any
+    fs: AbstractFileSystem, top: str, source: Stored, path: PurePosixPath, listed: Version, callback: Any
 ) -> None:
-    one, name = dataclasses.replace(source, path=str(path)), f"{top}/{path}"
+    """Copy an object; where it changes meanwhile, again.
+
+    Noted is what the list said of it: if it has changed since then, the next list differs, and it is brought again.
+    """
+    one, name, noted = dataclasses.replace(source, path=str(path)), f"{top}/{path}", listed
     for _ in range(TRIES):
         with _asking(one):
-            found = _attempt(fs, name, source, path, version, callback)
-        if found == version:
-            return
+            if _attempt(fs, name, source, path, noted, callback):
+                return
+            noted = Version.of(fs.info(name))
         log.warning("%s has changed while it was copied: again.", one)
-        version = found
     raise DataError(f"{one} changes while it is copied ({TRIES} times). Run again when nobody writes to it.")
 
 
 def _attempt(
-    fs: AbstractFileSystem, name: str, source: Stored, path: PurePosixPath, version: Version, callback: Any
-) -> Version:
-    """Copy an object under a temporary name, and give it its name if it is still that version.
-
-    Returns:
-        The version that the object has at the end.
-    """
+    fs: AbstractFileSystem, name: str, source: Stored, path: PurePosixPath, noted: Version, callback: Any
+) -> bool:
+    """Copy an object under a temporary name; give it its name, and note its version, if it did not change meanwhile."""
     copy, note = source.mirror / path, _note(source, path)
-    found = version
-    with contextlib.suppress(_Changed), replacing(copy) as temporary:
-        fs.get_file(name, str(temporary), callback=callback)
-        fs.invalidate_cache()
-        found, size = Version.of(fs.info(name)), temporary.stat().st_size
-        if found != version:
-            raise _Changed
-        if version.size not in (None, size):
-            raise OSError(f"{size:,} of {version.size:,} bytes came")
-        note.unlink(missing_ok=True)  # a copy without a note is brought again
-    if found == version:
-        with replacing(note) as temporary:
-            temporary.write_text(json.dumps(vars(version)), encoding="utf-8")
-    return found
+    before = Version.of(fs.info(name))
+    try:
+        with replacing(copy) as temporary:
+            fs.get_file(name, str(temporary), callback=callback)
+            fs.invalidate_cache()
+            if Version.of(fs.info(name)) != before:
+                raise _Changed
+            size = temporary.stat().st_size
+            if before.size not in (None, size):
+                raise OSError(f"{size:,} of {before.size:,} bytes came")
+            note.unlink(missing_ok=True)  # a copy without a note is brought again
+    except _Changed:
+        return False
+    with replacing(note) as temporary:
+        temporary.write_text(json.dumps(vars(noted)), encoding="utf-8")
+    return True
 
 
 def _callback(bar: tqdm[Any], stop: threading.Event) -> Any:

@@ -1,5 +1,7 @@
 """Any log that already is one CSV or Parquet table, in one file or in parts, described by its schema alone.
 
+A column that the files lack is taken from the folders they lie in: ``day=2026-11-22/part-0.parquet`` has the day.
+
 Columns of user features go to ``users``, those of item features to ``items``: one row per key, with the key's most
 frequent value (ties: the smallest). Everything else stays with the impressions, in the order of the file.
 """
@@ -71,7 +73,7 @@ def _open(paths: Sequence[Path], used: Set[str]) -> ir.Table:
             first = columns(reading, used)
             for reading in paths[1:]:
                 _compare(columns(reading, used), first, reading, paths[0])
-            opened: ir.Table = table(paths, first)
+            opened: ir.Table = table(paths, first, used)
             return opened
         except (duckdb.Error, ArrowException, UnicodeError, csv.Error, OSError, EOFError, zlib.error) as error:
             raise unreadable(str(reading), error) from error
@@ -113,17 +115,21 @@ def _header(path: Path, used: Set[str]) -> tuple[str, list[str]]:
     return delimiter, header
 
 
-def _open_parquet(paths: Sequence[Path], types: object) -> ir.Table:
-    del types
-    return embedded().read_parquet([str(path) for path in paths], union_by_name=len(paths) > 1)
+def _open_parquet(paths: Sequence[Path], types: Mapping[str, object], used: Set[str]) -> ir.Table:
+    return embedded().read_parquet(
+        [str(path) for path in paths],
+        union_by_name=len(paths) > 1,
+        hive_partitioning=not used <= {leaf.split(".")[0] for leaf in types},
+    )
 
 
-def _open_csv(paths: Sequence[Path], columns: tuple[str, list[str]]) -> ir.Table:
+def _open_csv(paths: Sequence[Path], columns: tuple[str, list[str]], used: Set[str]) -> ir.Table:
     """Every line is a row under the header of the first: nothing is guessed, so nothing is skipped."""
     delimiter, header = columns
     return embedded().read_csv(
         [str(path) for path in paths],
         columns=dict.fromkeys(header, "VARCHAR"),
+        hive_partitioning=not used <= set(header),
         header=True,
         auto_detect=False,
         delim=delimiter,
