@@ -132,7 +132,7 @@ def stored(raw_folder: Path | str, path: str) -> Stored | None:
         )
     if scheme not in STORES:
         raise ConfigurationError(f"{address}: {scheme}:// is no object store: {unknown_key(scheme, STORES)}")
-    parts = [part for part in (rest or "").split("/") if part]
+    parts = [part for part in (rest or "").split("/") if part not in ("", ".")]
     if not bucket or not parts or wild(bucket) or ".." in parts:
         raise ConfigurationError(f"{address} names no files in a bucket. Expected: {scheme}://bucket/prefix/name.")
     if is_address(path):
