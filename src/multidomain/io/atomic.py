@@ -67,11 +67,12 @@ def remove(path: Path) -> None:
 
 def _sweep(target: Path) -> None:
     """Remove what a killed process left of an earlier attempt at this target."""
-    for pattern in (f".{target.name}.*.tmp", f".{target.name}.*.old"):
-        for left in target.parent.glob(pattern):
-            owner = left.name.removeprefix(f".{target.name}.").split("-", 1)[0]
+    start = f".{target.name}."
+    for name in os.listdir(target.parent):
+        if name.startswith(start) and name.endswith((".tmp", ".old")):
+            owner = name.removeprefix(start).split("-", 1)[0]
             if not (owner.isdigit() and _runs(int(owner))):
-                remove(left)
+                remove(target.parent / name)
 
 
 def _runs(process: int) -> bool:

@@ -27,7 +27,7 @@ from ..window import Window
 if TYPE_CHECKING:
     import ibis.expr.types as ir
 
-_HELPERS = ("files", "casting", "owners", "fetch")
+_HELPERS = ("files", "casting", "owners", "fetch", "objects", "patterns")
 _SAMPLE_STEPS = 1_000_000
 EVERYTHING = Window()
 

