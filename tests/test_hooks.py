@@ -9,8 +9,9 @@ from kedro.io import DataCatalog, DatasetError
 from kedro.pipeline import Pipeline, node
 from kedro_datasets.json import JSONDataset
 
+from multidomain.digests import digest_file, expected_digests
 from multidomain.errors import ConfigurationError, DataError
-from multidomain.hooks import DigestHooks, ProjectHooks, _check_parameters, digest_file, expected_digests
+from multidomain.hooks import DigestHooks, ProjectHooks, _check_parameters
 from multidomain.io import SchemaFile
 
 

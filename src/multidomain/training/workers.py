@@ -46,6 +46,7 @@ from ..layers.embedding import KnownDomains
 from ..layers.synchronised import LostPeer, alone, from_first, object_from_first, padded, rank
 from ..models.base import MultiDomainModel
 from ..tensors import EncodedSplit
+from . import torchrun
 from .checkpoint import TrainingState, load_optimizer_tensors, optimizer_tensors, plain_weights
 from .config import TrainingConfig
 from .device import available_cores, choose_device
@@ -111,16 +112,9 @@ class Job:
             logger.warning("%d workers share %d cores: fewer would be faster.", here, available_cores())
 
 
-def under_torchrun() -> bool:
-    """Whether torchrun has started this process beside others."""
-    environment = os.environ
-    own = "RANK" in environment and multiprocessing.parent_process() is None  # not a helper of such a process
-    return own and int(environment.get("WORLD_SIZE", "1")) > 1
-
-
 def several(config: TrainingConfig) -> bool:
     """Whether a training called for in this process is to be done by several."""
-    return config.workers > 1 or under_torchrun()
+    return config.workers > 1 or torchrun.process() is not None
 
 
 def fit_together(job: Job) -> TrainingResult:
@@ -131,7 +125,7 @@ def fit_together(job: Job) -> TrainingResult:
         TrainingError: workers were lost again and again.
         UserError: whatever a worker raised.
     """
-    if not under_torchrun():
+    if torchrun.process() is None:
         job.check(job.config.workers)
         return _start(job)
     job.check(int(os.environ["WORLD_SIZE"]))
@@ -150,7 +144,7 @@ def serve() -> None:
 
 def dismiss() -> None:
     """Let the other processes of torchrun end: there is no training left."""
-    if under_torchrun():
+    if torchrun.process() is not None:
         _join(None, _IDLE)
         object_from_first(None)
         dist.destroy_process_group()
