@@ -23,6 +23,7 @@ import pyarrow as pa
 import pyarrow.json
 
 from ..errors import ConfigurationError, DataError
+from ..packaging.rows import shown
 from .rows import SHOWN, sorted_out
 from .source import Bad, Chunk, Position
 
@@ -186,16 +187,8 @@ class RedisSource:
         """The rows of these objects, one each; None where one of them is none, lacks a column or has another type."""
         if any(not text.startswith(b"{") or b"\n" in text for text in texts):
             return None
-        options = pa.json.ParseOptions(explicit_schema=self.schema, unexpected_field_behavior="ignore")
-        try:
-            found = pa.json.read_json(
-                io.BytesIO(b"\n".join(texts)),
-                read_options=pa.json.ReadOptions(use_threads=False, block_size=max(1 << 20, 2 * max(map(len, texts)))),
-                parse_options=options,
-            )
-        except pa.ArrowException:
-            return None
-        if len(found) != len(texts):
+        found = _read_json(texts, self.schema)
+        if found is None or len(found) != len(texts):
             return None
         if len(texts) == 1:  # a column that no row has is one of nulls; looked at where rows are few
             return found if self._complete(texts[0]) else None
@@ -208,14 +201,30 @@ class RedisSource:
     def _why(self, text: bytes) -> str:
         try:
             given = json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             return f"the field 'row' is no JSON object of one line: {error}"
         if not isinstance(given, dict):
             return "the field 'row' is no JSON object"
         missing = [name for name in self.schema.names if name not in given]
         if missing:
             return f"it lacks {', '.join(missing)}"
-        return "a value is of another type than the training frame's column"
+        for field in self.schema:
+            alone = json.dumps({field.name: given[field.name]}).encode()
+            if _read_json([alone], pa.schema([field])) is None:
+                return f"{field.name} must hold {field.type}, got {shown(given[field.name])}"
+        return "a key is there twice, or a value is not of its column's type"
+
+
+def _read_json(texts: Sequence[bytes], schema: pa.Schema) -> pa.Table | None:
+    """The columns of a schema of objects, a line each; None where they are not to be had."""
+    try:
+        return pa.json.read_json(
+            io.BytesIO(b"\n".join(texts)),
+            read_options=pa.json.ReadOptions(use_threads=False, block_size=max(1 << 20, 2 * max(map(len, texts)))),
+            parse_options=pa.json.ParseOptions(explicit_schema=schema, unexpected_field_behavior="ignore"),
+        )
+    except pa.ArrowException:
+        return None
 
 
 def connect(address: str) -> Any:
