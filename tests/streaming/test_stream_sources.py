@@ -282,6 +282,33 @@ def test_an_entry_that_is_no_row_is_told_with_its_column_and_value(redis, old, n
     assert said in chunk.bad[0].reason
 
 
+def test_entries_whose_delivery_was_lost_with_the_connection_are_read_again_in_order(redis, monkeypatch):
+    """The server has handed them out and keeps them as pending; asked for new ones, it would pass over them."""
+    from redis import ConnectionError as Broken
+
+    from multidomain.streaming import redis_stream
+
+    monkeypatch.setattr(redis_stream, "READ", 20)
+    publish(connect(redis), "broken", log(100), end=True)
+    reader, lost = of(redis, "broken"), [1, 3]
+    inner, replies = reader._client.xreadgroup, []
+
+    def read(group, consumer, given, **options):
+        found = inner(group, consumer, given, **options)
+        if b">" in given.values():
+            replies.append(found)
+            if len(replies) in lost:
+                raise Broken("the reply was cut off")
+        return found
+
+    reader._client.xreadgroup = read
+    chunks = list(reader.chunks(None))
+    assert len(replies) > max(lost)
+    assert ids(chunks) == list(range(100))
+    reader.commit(chunks[-1].positions[-1])
+    assert pending(redis, "broken") == 0
+
+
 def test_entries_that_were_trimmed_before_they_were_learnt_are_told(redis):
     publish(connect(redis), "trimmed", log(10))
     next(of(redis, "trimmed").chunks(None))

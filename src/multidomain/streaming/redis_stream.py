@@ -68,6 +68,8 @@ class RedisSource:
         self.idle_seconds, self.retry_seconds = idle_seconds, retry_seconds
         self._client = connect(self.address)
         self._held: list[bytes] = []  # delivered, not acknowledged
+        self._last = b"0"  # delivered last
+        self._broken = 0  # connections, so far
         self._end: bytes | None = None  # the entry that says so, once all before it were delivered
 
     def chunks(self, after: Position | None) -> Iterator[Chunk]:
@@ -76,11 +78,12 @@ class RedisSource:
         Raises:
             DataError: the server stays away, or the stream no longer holds what was not acknowledged.
         """
-        self._held, self._end = [], None
+        self._held, self._end, self._last = [], None, b"0"
         self._asked(self._make_group)
         done = (0, 0) if after is None else _number(str(after).encode())
         for entries in itertools.chain(self._pending(), self._new()):
             self._held += [one for one, _ in entries]
+            self._last = entries[-1][0]
             lost = [one for one, values in entries if not values and _number(one) > done]
             if lost:
                 raise DataError(
@@ -118,16 +121,21 @@ class RedisSource:
                 raise
 
     def _pending(self) -> Iterator[list[Any]]:
-        """What this consumer was given and did not acknowledge, in order of ids."""
-        last = b"0"
-        while entries := self._read(last, None):
+        """What this consumer was given after the last entry seen and did not acknowledge, in order of ids."""
+        while entries := self._read(self._last, None):
             yield entries
-            last = entries[-1][0]
 
     def _new(self) -> Iterator[list[Any]]:
         quiet = time.monotonic()
         while True:
-            if entries := self._read(b">", BLOCK_MS):
+            broken = self._broken
+            entries = self._read(b">", BLOCK_MS)
+            if self._broken > broken:  # a reply may be lost, whose entries are pending, as those of this one are
+                entries = []
+                for part in self._pending():
+                    yield part
+                    quiet = time.monotonic()
+            if entries:
                 yield entries
                 quiet = time.monotonic()
             elif self.idle_seconds is not None and time.monotonic() - quiet > self.idle_seconds:
@@ -150,6 +158,7 @@ class RedisSource:
             try:
                 return call()
             except (redis.ConnectionError, redis.TimeoutError) as error:
+                self._broken += 1
                 if time.monotonic() + wait > until:
                     raise DataError(
                         f"The Redis server at {self.address} does not answer: {error}. What was learnt up to the last "
