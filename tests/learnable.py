@@ -13,7 +13,8 @@ from multidomain.calibration import logistic
 from multidomain.inputs import InputSchema
 from multidomain.models import build
 from multidomain.models.base import MultiDomainModel
-from multidomain.tensors import EncodedSplit, TensorWriter
+from multidomain.tensor_writer import TensorWriter
+from multidomain.tensors import EncodedSplit
 from multidomain.training.config import TrainingConfig
 from multidomain.training.loop import fit
 from multidomain.training.prediction import predicted_logits
