@@ -13,14 +13,17 @@ import json
 import os
 import statistics
 import time
-from datetime import date, timedelta
+from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
 from . import asof_tables
 from .measure import RESULTS, Figures
+
+if TYPE_CHECKING:
+    from feast import FeatureStore
 
 OURS = "multidomain.features.asof_spark.SparkAsofOfflineStore"
 STORES = {"as-of": OURS, "Feast's own": "spark"}
@@ -69,30 +72,15 @@ def measured(place: Path, name: str, kind: str, asked: pd.DataFrame, turns: int)
     return taken[1:]
 
 
-def opened(folder: Path, name: str, kind: str) -> Any:
-    """A store over what :func:`benchmarks.asof_tables.keyed` left, registered in that folder."""
-    from feast import Entity, FeatureStore, FeatureView, Field, RepoConfig, ValueType
+def opened(folder: Path, name: str, kind: str) -> FeatureStore:
+    """A store over what :func:`benchmarks.asof_tables.keyed` left, registered in a folder of its own beside it."""
     from feast.infra.offline_stores.contrib.spark_offline_store.spark_source import SparkSource
-    from feast.types import Array, Float64, Int64, String
 
     place = folder / name.replace(" ", "_").replace("'", "")
     place.mkdir(exist_ok=True)
-    config = RepoConfig(
-        project="keys",
-        provider="local",
-        registry={"path": str(place / "registry.db")},
-        offline_store={"type": kind},
-        online_store={"type": "sqlite", "path": str(place / "online.db")},
-        entity_key_serialization_version=3,
-        repo_path=place,
-    )
-    made, key = FeatureStore(config=config), Entity(name="key", join_keys=["key"], value_type=ValueType.STRING)
-    types = {"key": String, "value": Float64, "items": Array(Int64)}
-    fields = [Field(name=column, dtype=kind) for column, kind in types.items()]
     path = str((folder / "known.parquet").resolve())
     source = SparkSource(name="known", path=path, file_format="parquet", timestamp_field="at")
-    made.apply([key, FeatureView(name="state", entities=[key], schema=fields, source=source, ttl=timedelta(0))])
-    return made
+    return asof_tables.registered(place, kind, source)
 
 
 def markdown(content: Figures) -> str:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import duckdb
     from feast import FeatureStore
+    from feast.data_source import DataSource
 
     from multidomain.features.views import View
     from multidomain.schema import Variant
@@ -185,7 +186,15 @@ def keyed(folder: Path, rows: int, length: int) -> None:
 
 def opened(folder: Path, store: str) -> FeatureStore:
     """A store over what :func:`keyed` left, registered in that folder."""
-    from feast import Entity, FeatureStore, FeatureView, Field, FileSource, RepoConfig
+    from feast import FileSource
+
+    path = str((folder / "known.parquet").resolve())
+    return registered(folder, store, FileSource(name="known", path=path, timestamp_field="at"))
+
+
+def registered(folder: Path, store: str, source: DataSource) -> FeatureStore:
+    """A store of one kind over the rows of :func:`keyed` behind a source, registered in a folder."""
+    from feast import Entity, FeatureStore, FeatureView, Field, RepoConfig
     from feast.types import Array, Float64, Int64, String
     from feast.value_type import ValueType
 
@@ -199,12 +208,8 @@ def opened(folder: Path, store: str) -> FeatureStore:
         repo_path=folder,
     )
     made, key = FeatureStore(config=config), Entity(name="key", join_keys=["key"], value_type=ValueType.STRING)
-    fields = [
-        Field(name="key", dtype=String),
-        Field(name="value", dtype=Float64),
-        Field(name="items", dtype=Array(Int64)),
-    ]
-    source = FileSource(name="known", path=str((folder / "known.parquet").resolve()), timestamp_field="at")
+    types = {"key": String, "value": Float64, "items": Array(Int64)}
+    fields = [Field(name=name, dtype=kind) for name, kind in types.items()]
     made.apply([key, FeatureView(name="state", entities=[key], schema=fields, source=source, ttl=timedelta(0))])
     return made
 

@@ -12,7 +12,7 @@ import torch
 
 from multidomain.batch import Batch
 from multidomain.inputs import InputSchema
-from multidomain.tensors import TensorWriter
+from multidomain.tensor_writer import TensorWriter
 
 CHUNK = 200_000
 BAG, CLICK_RATE = 5, 0.3

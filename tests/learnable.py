@@ -4,11 +4,20 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import torch
 
+from multidomain.calibration import logistic
 from multidomain.inputs import InputSchema
-from multidomain.tensors import TensorWriter
+from multidomain.models import build
+from multidomain.models.base import MultiDomainModel
+from multidomain.tensor_writer import TensorWriter
+from multidomain.tensors import EncodedSplit
+from multidomain.training.config import TrainingConfig
+from multidomain.training.loop import fit
+from multidomain.training.prediction import predicted_logits
 
 INPUTS = InputSchema(
     domains=3,
@@ -49,6 +58,21 @@ def write_encoded(folder: Path, rows: dict[str, int], *, inputs: InputSchema = I
             state = random.integers(0, states, size=count) if inputs.history else None
             writer.write(split, arrays, label=label, state=state)
     return folder
+
+
+def fitted(folder: Path, checkpoints: Path, **config: Any) -> MultiDomainModel:
+    """A small network trained on what :func:`write_encoded` left, two epochs unless ``config`` says otherwise."""
+    torch.manual_seed(0)
+    model = build("dnn", INPUTS, embedding_dim=4, hidden=[16])
+    splits = EncodedSplit(folder, "train"), EncodedSplit(folder, "validation")
+    chosen = TrainingConfig(**({"epochs": 2, "batch_size": 200, "learning_rate": 0.02} | config))
+    fit(model, *splits, chosen, seed=1, device="cpu", checkpoints=checkpoints, show_progress=False)
+    return model
+
+
+def probabilities(model: MultiDomainModel, split: EncodedSplit) -> np.ndarray:
+    """Of a click, for every row: (N,)."""
+    return logistic(predicted_logits(model, split, "cpu").astype(np.float64))
 
 
 def _ids(random: np.random.Generator, count: int, inputs: InputSchema, fields: tuple[str, ...]) -> np.ndarray:

@@ -83,7 +83,17 @@ def test_whole_numbers_that_came_as_another_type_are_still_found(ages: pa.Array)
     assert ENCODER.transform(rows(age=ages))["categorical"][0, 1] == 2
 
 
-@pytest.mark.parametrize("ages", [pa.array([25.5]), pa.array(["young"]), pa.array([float("nan")])])
+@pytest.mark.parametrize(
+    "ages",
+    [
+        pa.array([25.5]),
+        pa.array(["young"]),
+        pa.array([float("nan")]),
+        pa.array(["9" * 30]),
+        pa.array([2**63], pa.uint64()),
+        pa.array(["inf"]),
+    ],
+)
 def test_values_that_cannot_be_a_whole_number_are_unknown(ages: pa.Array):
     assert ENCODER.transform(rows(age=ages))["categorical"][0, 1] == 1
 
@@ -198,6 +208,7 @@ def test_of_equal_values_in_a_vocabulary_the_first_counts_and_floats_find_nan():
     for find in (made._look_up, made._scan):
         assert find(pa.array(["b", "a", None]), "v").tolist() == [0, 1, -1]
         assert find(pa.array([float("nan"), 2.0, 3.0]), "f").tolist() == [1, 0, -1]
+        assert find(pa.array(["2.0", "two"]), "f").tolist() == [0, -1]
 
 
 def test_a_batch_holds_the_same_ids():

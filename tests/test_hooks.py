@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,9 +12,11 @@ from kedro.io import DataCatalog, DatasetError
 from kedro.pipeline import Pipeline, node
 from kedro_datasets.json import JSONDataset
 
+from multidomain.digests import digest_file, expected_digests
 from multidomain.errors import ConfigurationError, DataError
-from multidomain.hooks import DigestHooks, ProjectHooks, _check_parameters, digest_file, expected_digests
+from multidomain.hooks import DigestHooks, ProjectHooks, _check_parameters
 from multidomain.io import SchemaFile
+from multidomain.training import torchrun
 
 
 def double(x: int) -> int:
@@ -205,3 +209,30 @@ def test_a_server_that_does_not_answer_is_named_with_what_to_do() -> None:
     with pytest.raises(DataError, match=r"MLflow \(\$MLFLOW_TRACKING_URI\) does not answer: API request failed"):
         ProjectHooks().on_pipeline_error(failed)
     ProjectHooks().on_pipeline_error(MlflowException("no such model"))  # an answer, if not the one hoped for
+
+
+def test_a_start_of_kedro_pays_for_none_of_the_large_libraries():
+    program = (
+        "import sys, multidomain.settings, multidomain.pipeline_registry as registry; registry.register_pipelines(); "
+        "print([name for name in ('torch', 'feast', 'mlflow', 'great_expectations', 'pyspark') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("environment", "process"),
+    [
+        ({}, None),
+        ({"RANK": "0", "WORLD_SIZE": "1"}, None),
+        ({"WORLD_SIZE": "2"}, None),
+        ({"RANK": "0", "WORLD_SIZE": "2"}, 0),
+        ({"RANK": "1", "WORLD_SIZE": "2"}, 1),
+    ],
+)
+def test_a_process_knows_its_place_under_torchrun(monkeypatch, environment, process):
+    for name in ("RANK", "WORLD_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert torchrun.process() == process

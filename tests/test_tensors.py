@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 from multidomain.errors import DataError
 from multidomain.inputs import InputSchema
-from multidomain.tensors import EncodedSplit, TensorWriter
+from multidomain.tensor_writer import TensorWriter
+from multidomain.tensors import EncodedSplit
 
 INPUTS = InputSchema(
     domains=2,

@@ -83,7 +83,7 @@ def write(setting: Setting, folder: Path) -> Path:
     """The log of a setting below `folder`, written unless it is there; where it is."""
     from multidomain.inputs import InputSchema
     from multidomain.io.atomic import replacing
-    from multidomain.tensors import TensorWriter
+    from multidomain.tensor_writer import TensorWriter
 
     target = folder / setting.log
     if target.is_dir():

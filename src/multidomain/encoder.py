@@ -358,14 +358,22 @@ def _cast(column: pa.ChunkedArray | pa.Array, to: pa.DataType) -> pa.ChunkedArra
     try:
         return column.cast(to)
     except pa.ArrowInvalid:
-        return pa.array([_number(value) for value in column.to_pylist()], to)
+        number = float if pa.types.is_floating(to) else _whole
+        return pa.array([_or_none(number, value) for value in column.to_pylist()], to)
 
 
-def _number(value: Any) -> int | None:
+def _or_none(number: Callable[[Any], float], value: Any) -> float | None:
     try:
-        return int(value)
+        return number(value)
     except (TypeError, ValueError):
         return None
+
+
+def _whole(value: Any) -> int:
+    found = int(value)
+    if not -(2**63) <= found < 2**63:
+        raise ValueError
+    return found
 
 
 def _floats(column: pa.ChunkedArray) -> Array:

@@ -2,16 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
-import functools
-import hashlib
-import inspect
-import json
 import logging
-import multiprocessing
 import os
-from collections.abc import Iterator, Mapping
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 from kedro.framework.hooks import hook_impl
@@ -19,11 +12,13 @@ from kedro.io import DataCatalog
 from kedro.pipeline import Pipeline
 from kedro.pipeline.node import Node
 
-from . import schema
+from . import outcome, schema
+from .digests import check_input, digest_file, expected_digests, forget_stale_output
 from .errors import ConfigurationError, DataError, UserError, unknown_key
-from .io.atomic import remove, replacing
+from .io.atomic import replacing
+from .io.datasets import place_of
 from .resolvers import local
-from .sources import files, objects
+from .training import torchrun
 from .window import Window
 
 logger = logging.getLogger(__name__)
@@ -47,7 +42,7 @@ class ProjectHooks:
 
         Under torchrun the first process goes on; the others take part in its trainings and end here.
         """
-        if _worker() > 0:
+        if (torchrun.process() or 0) > 0:
             from .training.workers import serve
 
             serve()
@@ -70,7 +65,7 @@ class ProjectHooks:
         _check_models(pipeline, catalog)
         _check_comparison(pipeline, catalog)
         variant = catalog.load("variant")
-        views = _path(catalog, "feature_views")
+        views = place_of(catalog, "feature_views")
         stores = os.environ.get("MULTIDOMAIN_FEATURE_STORE") or catalog.load("params:feature_store")
         settings = {
             "MULTIDOMAIN_FEATURE_STORE": stores,
@@ -91,11 +86,11 @@ class ProjectHooks:
     def after_pipeline_run(self, pipeline: Pipeline, catalog: DataCatalog) -> None:
         """Metrics per domain, and where everything is."""
         self._restore()
-        if _worker() == 0:
+        if torchrun.process() == 0:
             from .training.workers import dismiss
 
             dismiss()
-        _show_results(pipeline, catalog)
+        outcome.show(pipeline, catalog)
 
     @hook_impl
     def on_pipeline_error(self, error: Exception) -> None:
@@ -113,12 +108,6 @@ class ProjectHooks:
         for name, value in self._before.items():
             os.environ.pop(name, None) if value is None else os.environ.update({name: value})
         self._before = {}
-
-
-def _worker() -> int:
-    """Which process of torchrun this is; -1: of none, or the only one."""
-    beside = int(os.environ.get("WORLD_SIZE", "1")) > 1 and multiprocessing.parent_process() is None
-    return int(os.environ.get("RANK", "-1")) if beside else -1
 
 
 class DigestHooks:
@@ -142,127 +131,25 @@ class DigestHooks:
         self._catalog = catalog
         self._expected = expected_digests(full, catalog)
         for name in sorted(pipeline.inputs() & full.all_outputs()):
-            _check_input(name, catalog, self._expected)
+            check_input(name, catalog, self._expected)
         if run_params.get("only_missing_outputs"):
             for name in sorted(pipeline.all_outputs()):
-                _forget_stale_output(name, catalog, self._expected)
+                forget_stale_output(name, catalog, self._expected)
 
     @hook_impl
     def before_dataset_saved(self, dataset_name: str) -> None:
         """Whatever is there now is no longer what its digest says."""
-        path = self._catalog and _path(self._catalog, dataset_name)
+        path = self._catalog and place_of(self._catalog, dataset_name)
         if path and dataset_name in self._expected:
             digest_file(path).unlink(missing_ok=True)
 
     @hook_impl
     def after_dataset_saved(self, dataset_name: str) -> None:
         """Stamp what was written."""
-        path = self._catalog and _path(self._catalog, dataset_name)
+        path = self._catalog and place_of(self._catalog, dataset_name)
         if path and dataset_name in self._expected:
             with replacing(digest_file(path)) as temporary:
                 temporary.write_text(self._expected[dataset_name], encoding="utf-8")
-
-
-def digest_file(path: Path) -> Path:
-    """Where the digest of a file or folder is kept."""
-    return path.with_name(f".{path.name}.digest")
-
-
-def expected_digests(pipeline: Pipeline, catalog: DataCatalog) -> dict[str, str]:
-    """The digest each dataset of the pipeline would have if it were made now."""
-    digests = {name: _source_digest(name, catalog) for name in pipeline.inputs()}
-    for node in pipeline.nodes:
-        made_of = _hash({"code": _code(node), "inputs": [digests[name] for name in sorted(node.inputs)]})
-        for output in node.outputs:
-            digests[output] = _hash([made_of, output])
-    return digests
-
-
-def _source_digest(name: str, catalog: DataCatalog) -> str:
-    """Of a parameter its value, of the schema its text and the raw files it names, of a variant its name."""
-    from .io import Choice, PaperTable, SchemaFile, WorkingFolder
-
-    if name.startswith("params:") or name == "parameters":
-        return _hash(catalog.load(name))
-    dataset = catalog.get(name)
-    if isinstance(dataset, WorkingFolder):
-        return ""
-    if isinstance(dataset, PaperTable):
-        return str(dataset.load().digest)
-    if isinstance(dataset, Choice):
-        variant = dataset.load()
-        return _hash([variant.schema.digest, variant.name])
-    if isinstance(dataset, SchemaFile):
-        parsed = dataset.load()
-        folder = files.raw(catalog.load("params:raw_folder"))
-        return _hash([parsed.digest, [_raw_stamp(folder, file) for file in parsed.files.values()]])
-    path = _path(catalog, name)
-    return _hash(_stamp(path)) if path else ""
-
-
-def _raw_stamp(folder: Path | str, file: schema.RawFile) -> list[Any]:
-    """What the schema says is in the file, which holds before it is fetched too; otherwise what is found there."""
-    content = file.sha256 or file.requirement
-    if content:
-        return [file.path, content]
-    if stored := objects.stored(folder, file.path):
-        return [file.path, objects.stamp(stored)]
-    return [file.path, [_stamp(path) for path in files.outermost(folder, file)]]
-
-
-def _stamp(path: Path) -> list[Any]:
-    """Name, size and time of change; the name alone of what is not there."""
-    if not path.exists():
-        return [path.name]
-    status = path.stat()
-    return [path.name, status.st_size, status.st_mtime_ns]
-
-
-def _code(node: Node) -> str:
-    """The source of the module a node's function lives in."""
-    function = node.func
-    while isinstance(function, functools.partial):
-        function = function.func
-    module = inspect.getmodule(function)
-    return _hash(inspect.getsource(module) if module else repr(function))
-
-
-def _hash(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:24]
-
-
-def _path(catalog: DataCatalog, name: str) -> Path | None:
-    """Where a dataset is kept, or None if it lives in memory."""
-    filepath = getattr(catalog.get(name), "_filepath", None)
-    return Path(str(filepath)) if filepath is not None else None
-
-
-def _is_stale(path: Path, expected: str) -> bool:
-    recorded = digest_file(path)
-    return path.exists() and (not recorded.exists() or recorded.read_text(encoding="utf-8") != expected)
-
-
-def _forget_stale_output(name: str, catalog: DataCatalog, expected: Mapping[str, str]) -> None:
-    path = _path(catalog, name)
-    if path and _is_stale(path, expected[name]):
-        logger.info("%s was made from another schema, parameters, input or code: it is made again (%s)", name, path)
-        remove(path)
-        remove(digest_file(path))
-
-
-def _check_input(name: str, catalog: DataCatalog, expected: Mapping[str, str]) -> None:
-    path = _path(catalog, name)
-    if path and not path.exists():
-        raise ConfigurationError(
-            f"This part of the pipeline starts from '{name}' ({path}), which is not there. Run what makes it first, "
-            "with the same choices: kedro run --pipeline=prepare."
-        )
-    if path and _is_stale(path, expected[name]):
-        raise ConfigurationError(
-            f"This part of the pipeline starts from '{name}' ({path}), which was made from another schema, other "
-            "parameters, inputs or code than those of now. Run the whole pipeline with --only-missing-outputs: it "
-            "makes again what is stale."
-        )
 
 
 def _choose_engine(loader: Any) -> None:
@@ -355,124 +242,3 @@ def _check_comparison(pipeline: Pipeline, catalog: DataCatalog) -> None:
         papers.planned(papers.load(parameters["table"]), parameters)
         entries.seeds(chosen := entries.section(parameters))
         entries.workers(chosen)
-
-
-def _show_results(pipeline: Pipeline, catalog: DataCatalog) -> None:
-    outputs = pipeline.all_outputs()
-    if "leaderboard" in outputs:
-        _show_leaderboard(catalog)
-    if "reproduction" in outputs:
-        _show_table(catalog)
-    if "parity" in outputs:
-        _show_parity(catalog)
-    if "freshness" in outputs:
-        _show_freshness(catalog)
-    for name in sorted(outputs):
-        if name.endswith(".stream_report"):
-            _show_stream(catalog, name.removesuffix(".stream_report"))
-    made = [name.removesuffix(".metrics") for name in sorted(pipeline.all_outputs()) if name.endswith(".metrics")]
-    if not made:
-        return
-    from rich.console import Console
-
-    from .evaluation.report import summary
-
-    console = Console()
-    for architecture in made:
-        console.print(summary(catalog.load(f"{architecture}.metrics"), title=architecture))
-        for label, path in _written(pipeline, catalog, architecture):
-            console.print(f"  {label:<12} {path}", soft_wrap=True, highlight=False)
-
-
-def _show_leaderboard(catalog: DataCatalog) -> None:
-    from rich.console import Console
-
-    from .comparison.leaderboard import summary
-
-    table, comparison = catalog.load("leaderboard").to_pandas(), catalog.load("comparison")
-    table = table.sort_values("auc_mean", ascending=False, kind="stable")
-    title = f"Models on {catalog.load('variant').key}"
-    console = Console()
-    console.print(summary(table, comparison["tests"], title=title, base=comparison["base"]))
-    for note in comparison["notes"]:
-        console.print(note, highlight=False)
-    for label, name in (
-        ("leaderboard", "leaderboard"),
-        ("page", "leaderboard_page"),
-        ("results", "comparison_results"),
-    ):
-        console.print(f"  {label:<12} {_relative(_path(catalog, name))}", soft_wrap=True, highlight=False)
-
-
-def _show_table(catalog: DataCatalog) -> None:
-    from rich.console import Console
-    from rich.markdown import Markdown
-
-    folder = catalog.load("reproduction")
-    console = Console()
-    lines = (folder / "table.md").read_text(encoding="utf-8").splitlines()
-    console.print(Markdown("\n".join(line for line in lines if not line.startswith("!["))))
-    console.print(f"  {'table':<12} {_relative(folder)}", soft_wrap=True, highlight=False)
-
-
-def _show_stream(catalog: DataCatalog, architecture: str) -> None:
-    from rich.console import Console
-
-    found, console = catalog.load(f"{architecture}.stream_report"), Console()
-    console.print(
-        f"{architecture}: {found['learnt']:,} rows learnt in {found['steps']:,} steps, {found['rejected']:,} rejected; "
-        f"{found['entered']:,} values entered the vocabularies, {found['left']:,} left",
-        highlight=False,
-    )
-    for version in found["versions"]:
-        said = " ".join(version["gate"]["reasons"])
-        console.print(f"  after {version['rows']:,} rows: version {version['version']}, {version['alias']} {said}")
-    for label, name in (("windows", "prequential"), ("plots", "stream_plots"), ("kept", "stream_kept")):
-        console.print(f"  {label:<12} {_relative(_path(catalog, f'{architecture}.{name}'))}", soft_wrap=True)
-
-
-def _show_parity(catalog: DataCatalog) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    found = catalog.load("parity")
-    title = f"Offline against online, {found['rows']:,} impressions at {len(found['moments'])} moments"
-    table = Table("feature", "equal", "differing", "missing", title=title)
-    for line in found["features"]:
-        table.add_row(line["feature"], *(f"{line[name]:,}" for name in ("equal", "differing", "missing")))
-    console = Console()
-    console.print(table)
-    passed = [name for name, report in found["checks"].items() if report is not None]
-    console.print(f"checked before: {', '.join(passed)}", highlight=False)
-    console.print(f"scores of {found['model']} differ by at most {found['score_difference']:.2g}", highlight=False)
-    console.print(f"  {'parity':<12} {_relative(_path(catalog, 'parity'))}", soft_wrap=True, highlight=False)
-
-
-def _show_freshness(catalog: DataCatalog) -> None:
-    from rich.console import Console
-
-    from .serving.freshness_report import summary
-
-    found = catalog.load("freshness")
-    against = found["at"] or "the newest row of each view's table"
-    console = Console()
-    console.print(summary(found, title=f"Newest values online against {against}"))
-    for label, name in (("page", "freshness_page"), ("freshness", "freshness")):
-        console.print(f"  {label:<12} {_relative(_path(catalog, name))}", soft_wrap=True, highlight=False)
-
-
-def _written(pipeline: Pipeline, catalog: DataCatalog, architecture: str) -> Iterator[tuple[str, Path]]:
-    """The outputs of one architecture and where they are, relative to here where possible."""
-    for name in ("model", "metrics", "predictions", "history", "plots", "insights", "package"):
-        if f"{architecture}.{name}" in pipeline.all_outputs():
-            path = _path(catalog, f"{architecture}.{name}")
-            if path:
-                yield name, _relative(path)
-
-
-def _relative(path: Path | None) -> Path:
-    """A path relative to here where possible."""
-    here = path or Path()
-    with contextlib.suppress(ValueError):
-        return here.relative_to(Path.cwd())
-    return here

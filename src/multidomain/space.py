@@ -16,6 +16,7 @@ from kedro.io import DataCatalog
 from kedro.pipeline.node import Node
 
 from .errors import DataError
+from .io.datasets import place_of
 
 # stage -> bytes written for each byte of these inputs, what it needs on the way included
 FACTORS: Mapping[str, Mapping[str, float]] = {
@@ -77,8 +78,8 @@ def size(place: Path) -> int:
 
 def _paths(name: str, catalog: DataCatalog, inputs: Mapping[str, Any]) -> list[Path]:
     """Where a dataset is kept: its own file or folder, or the files that a node handed on by their paths."""
-    filepath = getattr(catalog.get(name), "_filepath", None)
-    if filepath is not None:
-        return [Path(str(filepath))]
+    place = place_of(catalog, name)
+    if place is not None:
+        return [place]
     value = inputs.get(name)
     return [path for path in value.values() if isinstance(path, Path)] if isinstance(value, dict) else []

@@ -19,7 +19,8 @@ from multidomain.evaluation import drift, drift_report
 from multidomain.evaluation.drift import AGAINST_OTHERS, AGAINST_TRAIN, chance, measure, psi
 from multidomain.inputs import InputSchema
 from multidomain.schema import SPLITS
-from multidomain.tensors import EncodedSplit, TensorWriter
+from multidomain.tensor_writer import TensorWriter
+from multidomain.tensors import EncodedSplit
 
 ID, NUMBER, BAG, HISTORY = "item", "price", "tags", "past (length)"
 FEATURES = (ID, NUMBER, BAG, HISTORY)

@@ -10,110 +10,32 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from feast import Entity, FeatureStore, FeatureView, Field, FileSource, RepoConfig, RequestSource, ValueType
+from asof_store import BASE, TTL, AsofStore, as_table, entities
+from feast import FileSource
 from feast.errors import EntityTimestampInferenceException
 from feast.infra.offline_stores.file_source import SavedDatasetFileStorage
-from feast.on_demand_feature_view import on_demand_feature_view
-from feast.types import Array, Float64, Int64, String
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from multidomain.features import stored
 
-TTL = 3_000_000
-BASE = 1_000_000_000_000_000  # microseconds
-FEATURES = pa.schema(
-    [
-        ("k", pa.int64()),
-        ("name", pa.string()),
-        ("at", pa.timestamp("us", "UTC")),
-        ("made", pa.timestamp("us", "UTC")),
-        ("raw", pa.int64()),
-        ("words", pa.list_(pa.string())),
-    ]
-)
 
-
-class Store:
+class Store(AsofStore):
     """A registered store whose one Parquet file can be rewritten."""
 
-    def __init__(self, folder):
-        self.path = folder / "features.parquet"
-        self.write([(0, "a", 0, 0, 0, ["x"])])
-        config = RepoConfig(
-            project="held_to_sql",
-            provider="local",
-            registry={"path": str(folder / "registry.db"), "cache_ttl_seconds": 0},
-            offline_store={"type": "multidomain.features.asof.AsofOfflineStore"},
-            online_store={"type": "sqlite", "path": str(folder / "online.db")},
-            entity_key_serialization_version=3,
-            repo_path=folder,
-        )
-        self.feast = FeatureStore(config=config)
-        number = Entity(name="number", join_keys=["k"], value_type=ValueType.INT64)
-        text = Entity(name="text", join_keys=["name"], value_type=ValueType.STRING)
-        keys = [Field(name="k", dtype=Int64)]
-        two = [*keys, Field(name="name", dtype=String)]
-        words = [Field(name="value", dtype=Int64), Field(name="words", dtype=Array(String))]
+    offline = "multidomain.features.asof.AsofOfflineStore"
+    engine = "multidomain.features.engine.ArrowEngine"
 
-        def source(name, **options):
-            return FileSource(
-                name=name, path=str(self.path), timestamp_field="at", field_mapping={"raw": "value"}, **options
-            )
-
-        def view(name, entities, schema, ttl=0, **options):
-            return FeatureView(
-                name=name,
-                entities=entities,
-                schema=schema,
-                ttl=timedelta(microseconds=ttl),
-                source=source(f"{name}_source", **options),
-            )
-
-        made = [
-            view("plain", [number], keys + words),
-            view("created", [number], keys + words, created_timestamp_column="made"),
-            view("fresh", [number], keys + words, TTL, created_timestamp_column="made"),
-            view("pair", [number, text], two + words, created_timestamp_column="made"),
-            view("everywhere", [], words),
-        ]
-        request = RequestSource(name="asked", schema=[Field(name="factor", dtype=Int64)])
-
-        @on_demand_feature_view(sources=[made[0], request], schema=[Field(name="scaled", dtype=Float64)], mode="pandas")
-        def scaled(inputs: pd.DataFrame) -> pd.DataFrame:
-            return pd.DataFrame({"scaled": inputs["value"].astype("float64") * inputs["factor"]})
-
-        self.views = {v.name: v for v in made}
-        self.feast.apply([number, text, *made, scaled])
+    def source(self, **options):
+        return FileSource(**options)
 
     def write(self, rows):
-        stamp = [(k, n, BASE + t, None if m is None else BASE + m, raw, words) for k, n, t, m, raw, words in rows]
-        columns = list(zip(*stamp, strict=True)) if stamp else [[]] * 6
-        table = pa.table(
-            [pa.array(list(c), type=f.type) for c, f in zip(columns, FEATURES, strict=True)], schema=FEATURES
-        )
-        pq.write_table(table, self.path, row_group_size=3)
-
-    def ask(self, entities, features, **options):
-        return self.feast.get_historical_features(features=features, entity_df=entities, **options)
+        pq.write_table(as_table(rows), self.path, row_group_size=3)
 
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory):
     return Store(tmp_path_factory.mktemp("asof"))
-
-
-def entities(rows):
-    """Rows of (k, name, microseconds after BASE), with their number as an extra column."""
-    k, name, at = zip(*rows, strict=True)
-    return pa.table(
-        {
-            "impression_id": pa.array(range(100, 100 + len(rows)), pa.int64()),
-            "k": pa.array(k, pa.int64()),
-            "name": pa.array(name, pa.string()),
-            "event_timestamp": pa.array([None if t is None else BASE + t for t in at], pa.timestamp("us", "UTC")),
-        }
-    )
 
 
 def by_sql(path, asked, keys, *, ttl=None, created=True, by_created=False):

@@ -11,7 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from asof_oracle import picked
-from feast import Entity, FeatureService, FeatureStore, FeatureView, Field, FileSource, RepoConfig, RequestSource
+from asof_store import BASE, opened
+from feast import Entity, FeatureService, FeatureView, Field, FileSource, RequestSource
 from feast.on_demand_feature_view import on_demand_feature_view
 from feast.types import Array, Float64, Int64, String
 from feast.value_type import ValueType
@@ -19,7 +20,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 TTL = 2_000_000
-BASE = 1_000_000_000_000_000  # microseconds
 RENAMED = {"uid": "user", "happened": "at", "wrote": "made", "raw": "value"}
 FILE = pa.schema(
     [
@@ -47,20 +47,11 @@ class Store:
     def __init__(self, folder):
         self.path = folder / "features.parquet"
         self.write(rows_of([(0, "a", 0, 0)]))
-        config = RepoConfig(
-            project="odd_rows",
-            provider="local",
-            registry={"path": str(folder / "registry.db"), "cache_ttl_seconds": 0},
-            offline_store={"type": "multidomain.features.asof.AsofOfflineStore"},
-            batch_engine={"type": "multidomain.features.engine.ArrowEngine"},
-            online_store={
-                "type": "multidomain.features.online.GuardedSqliteOnlineStore",
-                "path": str(folder / "online.db"),
-            },
-            entity_key_serialization_version=3,
-            repo_path=folder,
+        self.feast = opened(
+            folder,
+            offline="multidomain.features.asof.AsofOfflineStore",
+            engine="multidomain.features.engine.ArrowEngine",
         )
-        self.feast = FeatureStore(config=config)
         entities = {
             "user": Entity(name="user", join_keys=["user"], value_type=ValueType.INT64),
             "place": Entity(name="place", join_keys=["place"], value_type=ValueType.STRING),

@@ -2,105 +2,34 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from asof_oracle import picked
-from feast import Entity, FeatureStore, FeatureView, Field, FileSource, RepoConfig, RequestSource, ValueType
+from asof_store import BASE, VIEWS, AsofStore, as_table, entities
+from feast import FileSource
 from feast.errors import EntityTimestampInferenceException
-from feast.on_demand_feature_view import on_demand_feature_view
-from feast.types import Array, Float64, Int64, String
-
-TTL = 3_000_000
-BASE = 1_000_000_000_000_000  # microseconds
-FILE = pa.schema(
-    [
-        ("k", pa.int64()),
-        ("name", pa.string()),
-        ("at", pa.timestamp("us", "UTC")),
-        ("made", pa.timestamp("us", "UTC")),
-        ("raw", pa.int64()),
-        ("words", pa.list_(pa.string())),
-    ]
-)
-VIEWS = {  # keys, ttl, whether the creation time decides ties
-    "plain": (["k"], None, False),
-    "created": (["k"], None, True),
-    "fresh": (["k"], TTL, True),
-    "pair": (["k", "name"], None, True),
-    "everywhere": ([], None, True),
-}
 
 
-class Store:
+class Store(AsofStore):
     """A registered store over a folder of two parts, as Spark writes them."""
 
-    def __init__(self, folder):
+    offline = "multidomain.features.asof_spark.SparkAsofOfflineStore"
+    engine = "multidomain.features.asof_spark.SparkEngine"
+
+    def source(self, **options):
         from feast.infra.offline_stores.contrib.spark_offline_store.spark_source import SparkSource
 
-        self.path = folder / "features.parquet"
-        self.path.mkdir()
-        self.write([(0, "a", 0, 0, 0, ["x"])])
-        config = RepoConfig(
-            project="on_spark",
-            provider="local",
-            registry={"path": str(folder / "registry.db"), "cache_ttl_seconds": 0},
-            offline_store={"type": "multidomain.features.asof_spark.SparkAsofOfflineStore"},
-            batch_engine={"type": "multidomain.features.asof_spark.SparkEngine"},
-            online_store={
-                "type": "multidomain.features.online.GuardedSqliteOnlineStore",
-                "path": str(folder / "online.db"),
-            },
-            entity_key_serialization_version=3,
-            repo_path=folder,
-        )
-        self.feast = FeatureStore(config=config)
-        entities = {
-            "k": Entity(name="number", join_keys=["k"], value_type=ValueType.INT64),
-            "name": Entity(name="text", join_keys=["name"], value_type=ValueType.STRING),
-        }
-        types = {"k": Int64, "name": String, "value": Int64, "words": Array(String)}
-        self.views = [
-            FeatureView(
-                name=name,
-                entities=[entities[key] for key in keys],
-                schema=[Field(name=one, dtype=types[one]) for one in (*keys, "value", "words")],
-                ttl=timedelta(microseconds=ttl or 0),
-                source=SparkSource(
-                    name=f"{name}_source",
-                    path=str(self.path),
-                    file_format="parquet",
-                    timestamp_field="at",
-                    created_timestamp_column="made" if created else None,
-                    field_mapping={"raw": "value"},
-                ),
-            )
-            for name, (keys, ttl, created) in VIEWS.items()
-        ]
-        request = RequestSource(name="asked", schema=[Field(name="factor", dtype=Int64)])
-
-        @on_demand_feature_view(
-            sources=[self.views[0], request], schema=[Field(name="scaled", dtype=Float64)], mode="pandas"
-        )
-        def scaled(inputs: pd.DataFrame) -> pd.DataFrame:
-            return pd.DataFrame({"scaled": inputs["value"].astype("float64") * inputs["factor"]})
-
-        self.feast.apply([*entities.values(), *self.views, scaled])
+        return SparkSource(**options, file_format="parquet")
 
     def write(self, rows):
-        stamped = [(k, n, BASE + t, None if m is None else BASE + m, raw, words) for k, n, t, m, raw, words in rows]
-        columns = zip(*stamped, strict=True)
-        table = pa.table([pa.array(list(c), type=f.type) for c, f in zip(columns, FILE, strict=True)], schema=FILE)
+        self.path.mkdir(exist_ok=True)
         half = len(rows) // 2
-        pq.write_table(table.slice(0, half), self.path / "part-00000.parquet", row_group_size=7)
-        pq.write_table(table.slice(half), self.path / "part-00001.parquet", row_group_size=7)
-
-    def ask(self, entities, features, **options):
-        return self.feast.get_historical_features(features=features, entity_df=entities, **options)
+        pq.write_table(as_table(rows).slice(0, half), self.path / "part-00000.parquet", row_group_size=7)
+        pq.write_table(as_table(rows).slice(half), self.path / "part-00001.parquet", row_group_size=7)
 
 
 @pytest.fixture(scope="module")
@@ -115,19 +44,6 @@ def registered(tmp_path_factory, spark_options):
 @pytest.fixture
 def store(registered, spark):
     return registered
-
-
-def entities(rows):
-    """Rows of (k, name, microseconds after BASE), with their number as an extra column."""
-    k, name, at = zip(*rows, strict=True)
-    return pa.table(
-        {
-            "impression_id": pa.array(range(100, 100 + len(rows)), pa.int64()),
-            "k": pa.array(k, pa.int64()),
-            "name": pa.array(name, pa.string()),
-            "event_timestamp": pa.array([None if t is None else BASE + t for t in at], pa.timestamp("us", "UTC")),
-        }
-    )
 
 
 def test_every_cell_of_every_view_equals_plain_sql(store):

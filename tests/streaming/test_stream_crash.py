@@ -163,3 +163,12 @@ def test_a_damaged_checkpoint_stops_the_run_and_is_not_passed_over(whole, tmp_pa
     file.write_bytes(b"half")
     with pytest.raises(DataError, match=r"cannot be read: .* nobody knows which rows were learnt"):
         stream(tmp_path / "kept")
+
+
+def test_a_checkpoint_with_counts_of_another_version_is_told(whole, tmp_path):
+    folder, _ = whole
+    run(folder, tmp_path / "kept")
+    (file,) = (tmp_path / "kept/checkpoints").glob("rows-*/state.json")
+    file.write_text(file.read_text().replace('"learnt"', '"learned"'))
+    with pytest.raises(DataError, match=r"cannot be read: .*learned"):
+        stream(tmp_path / "kept")

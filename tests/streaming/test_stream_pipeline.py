@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from typing import TYPE_CHECKING
 
 import ibis
@@ -107,6 +108,17 @@ def test_a_crash_while_packaging_makes_no_version_twice(tiny, own, monkeypatch):
     assert registry.of_variant(tiny.variant.key) == {"multidomain-tiny-place-user_time-full-click-star": 1}
     _, _, report = follow(tiny, own)
     assert [version["rows"] for version in report["versions"]] == [300, 600]
+    assert sum(registry.of_variant(tiny.variant.key).values()) == 2
+
+
+def test_a_stream_that_begins_anew_as_it_was_told_to_packages_its_own_versions(tiny, own):
+    arrive(own / "files", rows(320), [])
+    follow(tiny, own)
+    with pytest.raises(ConfigurationError, match=r"remove (\S+/checkpoints) to begin anew"):
+        follow(tiny, own, seed=2)
+    shutil.rmtree(own / "kept/checkpoints")
+    _, _, report = follow(tiny, own, seed=2)
+    assert [(version["rows"], int(version["version"])) for version in report["versions"]] == [(300, 2)]
     assert sum(registry.of_variant(tiny.variant.key).values()) == 2
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 
@@ -76,6 +77,67 @@ def test_a_column_that_is_missing_or_of_another_type_is_named_with_its_file(tmp_
     pq.write_table(table.set_column(table.column_names.index("price"), "price", words), tmp_path / "a.parquet")
     with pytest.raises(DataError, match=r"a\.parquet: column 'price' must hold double, it holds string"):
         next(source(tmp_path).chunks(None))
+
+
+def with_column(table: pa.Table, name: str, values: pa.Array) -> pa.Table:
+    return table.set_column(table.column_names.index(name), name, values)
+
+
+def no_text(rows: int) -> pa.Array:
+    """Strings, the second of which is none."""
+    return pa.array([b"u1", b"\xff", *[b"u2"] * (rows - 2)], pa.binary()).view(pa.string())
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "said"),
+    [
+        (
+            "price",
+            pa.array(["1", "ten"] * 5),
+            "must hold double, it holds string; 5 of 10 rows do not fit, such as 'ten'",
+        ),
+        ("label", pa.array([0] * 9 + [300]), "must hold int8, it holds int64; 1 of 10 rows do not fit, such as 300"),
+        ("price", no_text(10), r"must hold double, it holds string; 10 of 10 rows do not fit, such as 'u1'"),
+        (
+            "tags",
+            pa.array([[("x", 1)]] * 10, pa.map_(pa.string(), pa.int64())),
+            "10 of 10 rows do not fit, such as [('x', 1)]",
+        ),
+        (
+            "user",
+            pa.array([b"\xff"] * 10),
+            r"must hold string, it holds binary; 10 of 10 rows do not fit, such as b'\xff'",
+        ),
+    ],
+)
+def test_values_that_cannot_be_are_told_with_column_count_and_one_of_them(tmp_path, name, values, said):
+    pq.write_table(with_column(log(10), name, values), tmp_path / "a.parquet")
+    with pytest.raises(DataError) as raised:
+        next(source(tmp_path).chunks(None))
+    assert f"a.parquet: column '{name}' " in str(raised.value)
+    assert said in str(raised.value)
+
+
+def test_a_column_that_is_there_twice_is_named_with_its_file(tmp_path):
+    table = log(10)
+    pq.write_table(table.append_column("user", table.column("user")), tmp_path / "a.parquet")
+    with pytest.raises(DataError, match=r"a\.parquet has the column 'user' more than once"):
+        next(source(tmp_path).chunks(None))
+
+
+def test_rows_whose_strings_are_no_text_are_kept_apart(tmp_path):
+    words = pa.ListArray.from_arrays(pa.array(range(31), pa.int32()), no_text(30))
+    (tmp_path / "in").mkdir()
+    pq.write_table(with_column(log(30), "user_id", no_text(30)), tmp_path / "in/0000.parquet")
+    pq.write_table(with_column(log(30, first=30), "tags", words), tmp_path / "in/0001.parquet")
+    (tmp_path / "in/_SUCCESS").touch()
+    made = stream(tmp_path / "kept")
+    made.run(source(tmp_path / "in"))
+    assert (made.progress.rows, made.progress.rejected) == (58, 2)
+    rejected = pq.read_table(next((tmp_path / "kept/rejected").glob("*"))).to_pydict()
+    assert rejected["reason"] == ["user_id is no UTF-8 text", "tags is no UTF-8 text"]
+    assert rejected["position"] == ['["0000.parquet", 1]', '["0001.parquet", 1]']
+    assert all(r"\xff" in row for row in rejected["row"])
 
 
 def test_a_damaged_file_and_a_missing_folder_are_named(tmp_path):
@@ -192,6 +254,59 @@ def test_entries_that_are_no_rows_are_kept_apart(redis, tmp_path):
     reasons = pq.read_table(next((tmp_path / "kept/rejected").glob("*"))).column("reason").to_pylist()
     assert reasons[0].startswith("the field 'row' is no JSON object")
     assert reasons[1].startswith("it lacks user, group, label")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        (b'"label": 0', b'"label": 300', "label must hold int8, got 300"),
+        (b'"label": 0', b'"label": 0, "label": 1', "a key is there twice"),
+        (b'"price": 2.5', b'"price": "dear"', "price must hold double, got 'dear'"),
+        (b'"price": 2.5', b'"price": ' + b"[" * 200_000, "the field 'row' is no JSON object of one line"),
+        (b'"user": "u"', b'"user": "\\ud800"', r"user must hold string, got '\ud800'"),
+        (b'"user": "u"', b'"user": "\xff"', "user is no UTF-8 text"),
+        (b'"impression_id": 0', b'"impression_id": 99999999999999999999', "impression_id must hold int64, got 9999999"),
+    ],
+)
+def test_an_entry_that_is_no_row_is_told_with_its_column_and_value(redis, old, new, said):
+    row = dict.fromkeys(wanted(encoder()).names) | {"impression_id": 0, "user": "u", "label": 0, "price": 2.5}
+    good, client = json.dumps(row).encode(), connect(redis)
+    assert old in good
+    client.delete("told")
+    for text in (good, good.replace(old, new), good):
+        client.xadd("told", {"row": text})
+    client.xadd("told", {"end": "1"})
+    (chunk,) = of(redis, "told").chunks(None)
+    assert len(chunk.rows) == 2
+    assert [bad.place for bad in chunk.bad] == [1]
+    assert said in chunk.bad[0].reason
+
+
+def test_entries_whose_delivery_was_lost_with_the_connection_are_read_again_in_order(redis, monkeypatch):
+    """The server has handed them out and keeps them as pending; asked for new ones, it would pass over them."""
+    from redis import ConnectionError as Broken
+
+    from multidomain.streaming import redis_stream
+
+    monkeypatch.setattr(redis_stream, "READ", 20)
+    publish(connect(redis), "broken", log(100), end=True)
+    reader, lost = of(redis, "broken"), [1, 3]
+    inner, replies = reader._client.xreadgroup, []
+
+    def read(group, consumer, given, **options):
+        found = inner(group, consumer, given, **options)
+        if b">" in given.values():
+            replies.append(found)
+            if len(replies) in lost:
+                raise Broken("the reply was cut off")
+        return found
+
+    reader._client.xreadgroup = read
+    chunks = list(reader.chunks(None))
+    assert len(replies) > max(lost)
+    assert ids(chunks) == list(range(100))
+    reader.commit(chunks[-1].positions[-1])
+    assert pending(redis, "broken") == 0
 
 
 def test_entries_that_were_trimmed_before_they_were_learnt_are_told(redis):

@@ -29,7 +29,7 @@ from multidomain.models import build
 from multidomain.models.base import MultiDomainModel
 from multidomain.models.star import Star
 from multidomain.tensors import EncodedSplit
-from multidomain.training import loop, workers
+from multidomain.training import agreement, loop, workers
 from multidomain.training.config import TrainingConfig
 from multidomain.training.exchange import GradientExchange, merged, spread
 from multidomain.training.guard import TrainingError
@@ -140,11 +140,11 @@ def test_what_a_result_depends_on_does_not_name_the_workers():
 def test_a_digest_is_of_every_bit_and_of_every_tensor_an_empty_one_too():
     model = made("star")
     model.register_buffer("none", torch.zeros(0, 4))
-    before = workers.digest(model)
+    before = agreement.digest(model)
     with torch.no_grad():
         model.inputs.embedding.table.weight[3, 0] += 1e-7
         model.inputs.distribution.domain.known.seen[1] = True
-    changed = [name for name, a, b in zip(model.state_dict(), before, workers.digest(model), strict=True) if a != b]
+    changed = [name for name, a, b in zip(model.state_dict(), before, agreement.digest(model), strict=True) if a != b]
     assert changed == ["inputs.embedding.table.weight", "inputs.distribution.domain.known.seen"]
 
 
@@ -224,7 +224,7 @@ def _questions(rank: int, meeting: str, log: Path, folder: Path) -> None:
     with torch.no_grad():
         model.inputs.embedding.table.weight[3, 0] += rank * 1e-7
     try:
-        workers.settle(model, 1)
+        agreement.settle(model, 1)
     except TrainingError as error:
         answers["message"] = str(error)
     torch.save(answers, folder / f"answers-{rank}.pt")

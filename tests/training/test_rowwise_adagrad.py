@@ -5,19 +5,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sparse_table import backward, table
 from torch import nn
 
 from multidomain.training.rowwise_adagrad import RowwiseAdagrad
-
-
-def table(rows: int = 6, width: int = 3, seed: int = 0) -> nn.Embedding:
-    torch.manual_seed(seed)
-    return nn.Embedding(rows, width, sparse=True)
-
-
-def backward(embedding: nn.Embedding, ids: list[int], weights: torch.Tensor) -> None:
-    embedding.weight.grad = None
-    (embedding(torch.tensor(ids)) * weights).sum().backward()
 
 
 @settings(max_examples=30, deadline=None)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from learnable import INPUTS, write_encoded
+from learnable import INPUTS, fitted, probabilities, write_encoded
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from multidomain.batch import Batch
@@ -19,18 +19,12 @@ from multidomain.models import architectures, build
 from multidomain.tensors import EncodedSplit
 from multidomain.training.config import TrainingConfig
 from multidomain.training.loading import EpochLoader, mixed_batches
-from multidomain.training.loop import fit
-from multidomain.training.prediction import predicted_logits
 from multidomain.training.sampling import SampledRows, offset
 
 
 def corrected(p: np.ndarray, rate: float) -> np.ndarray:
     """q = p / (p + (1 - p) / w), of probabilities (N,) learnt from sampled rows."""
     return p / (p + (1 - p) / rate)
-
-
-def predict(model: torch.nn.Module, split: EncodedSplit, device: str) -> np.ndarray:
-    return logistic(predicted_logits(model, split, device).astype(np.float64))
 
 
 @settings(max_examples=40, deadline=None)
@@ -93,19 +87,10 @@ def test_without_sampling_the_order_of_rows_is_what_it_was(encoded: Path):
     assert all(np.array_equal(a, b) for a, b in zip(loader.row_batches(5), plain, strict=True))
 
 
-def fitted(folder: Path, place: Path, **config):
-    torch.manual_seed(0)
-    model = build("dnn", INPUTS, embedding_dim=4, hidden=[16])
-    splits = EncodedSplit(folder, "train"), EncodedSplit(folder, "validation")
-    settings = TrainingConfig(**({"epochs": 4, "batch_size": 200, "learning_rate": 0.02} | config))
-    fit(model, *splits, settings, seed=1, device="cpu", checkpoints=place, show_progress=False)
-    return model
-
-
 def test_a_model_trained_on_a_tenth_of_the_negatives_gives_probabilities_of_all_rows(tmp_path: Path):
     folder = write_encoded(tmp_path / "encoded", {"train": 20_000, "validation": 4000})
     split = EncodedSplit(folder, "validation")
-    score = predict(fitted(folder, tmp_path / "c", negative_rate=0.1), split, "cpu")
+    score = probabilities(fitted(folder, tmp_path / "c", epochs=4, negative_rate=0.1), split)
     assert score.mean() / split.label.mean() == pytest.approx(1.0, abs=0.08)
     odds = score / (1 - score)
     uncorrected = (odds / 0.1) / (1 + odds / 0.1)  # what the sampled rows alone would say
@@ -117,7 +102,7 @@ def test_a_training_of_few_steps_starts_from_the_share_that_was_sampled(tmp_path
     split = EncodedSplit(folder, "validation")
     model = fitted(folder, tmp_path / "c", negative_rate=0.01, epochs=1, learning_rate=1e-6)
     assert model.logit_offset == pytest.approx(np.log(0.01))
-    assert predict(model, split, "cpu").mean() == pytest.approx(corrected(np.array([0.5]), 0.01)[0], rel=0.5)
+    assert probabilities(model, split).mean() == pytest.approx(corrected(np.array([0.5]), 0.01)[0], rel=0.5)
     assert fitted(folder, tmp_path / "d", epochs=1).logit_offset == 0.0
 
 

@@ -6,22 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
-from learnable import INPUTS, write_encoded
+from learnable import fitted, probabilities, write_encoded
 
-from multidomain.calibration import logistic
 from multidomain.errors import ConfigurationError, DataError
-from multidomain.models import build
 from multidomain.tensors import EncodedSplit
 from multidomain.training.config import TrainingConfig
 from multidomain.training.loading import EpochLoader
-from multidomain.training.loop import fit
-from multidomain.training.prediction import predicted_logits
 from multidomain.training.weights import sample_weights
-
-
-def predict(model: torch.nn.Module, split: EncodedSplit, device: str) -> np.ndarray:
-    return logistic(predicted_logits(model, split, device).astype(np.float64))
 
 
 def with_weights(folder: Path, weight: np.ndarray, rows: int = 2000) -> Path:
@@ -29,15 +20,6 @@ def with_weights(folder: Path, weight: np.ndarray, rows: int = 2000) -> Path:
     write_encoded(folder, {"train": rows, "validation": 500})
     np.save(folder / "train/weight.npy", weight.astype(np.float32))
     return folder
-
-
-def fitted(folder: Path, place: Path, **config) -> torch.nn.Module:
-    torch.manual_seed(0)
-    model = build("dnn", INPUTS, embedding_dim=4, hidden=[16])
-    splits = EncodedSplit(folder, "train"), EncodedSplit(folder, "validation")
-    chosen = TrainingConfig(**({"epochs": 2, "batch_size": 200, "learning_rate": 0.02} | config))
-    fit(model, *splits, chosen, seed=1, device="cpu", checkpoints=place, show_progress=False)
-    return model
 
 
 def test_weights_have_mean_one_and_travel_with_their_rows(tmp_path: Path):
@@ -63,14 +45,14 @@ def test_a_row_of_weight_zero_has_no_part_in_training(tmp_path: Path):
         fitted(place, tmp_path / f"c{number}", sample_weight=True) for number, place in enumerate((folder, other))
     ]
     split = EncodedSplit(folder, "validation")
-    assert np.array_equal(*(predict(model, split, "cpu") for model in models))
+    assert np.array_equal(*(probabilities(model, split) for model in models))
 
 
 def test_equal_weights_are_no_weights(tmp_path: Path):
     folder = with_weights(tmp_path / "encoded", np.full(2000, 3.0))
     split = EncodedSplit(folder, "validation")
     weighted, plain = (
-        predict(fitted(folder, tmp_path / str(chosen), sample_weight=chosen), split, "cpu") for chosen in (True, False)
+        probabilities(fitted(folder, tmp_path / str(chosen), sample_weight=chosen), split) for chosen in (True, False)
     )
     assert weighted == pytest.approx(plain, abs=1e-5)
 
@@ -81,7 +63,7 @@ def test_a_large_weight_of_the_positives_raises_the_scores(tmp_path: Path):
     np.save(folder / "train/weight.npy", np.where(label > 0.5, 5.0, 1.0).astype(np.float32))
     split = EncodedSplit(folder, "validation")
     weighted, plain = (
-        predict(fitted(folder, tmp_path / str(chosen), sample_weight=chosen), split, "cpu") for chosen in (True, False)
+        probabilities(fitted(folder, tmp_path / str(chosen), sample_weight=chosen), split) for chosen in (True, False)
     )
     assert weighted.mean() > plain.mean() + 0.1
 

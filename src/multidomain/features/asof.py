@@ -86,15 +86,8 @@ class AsofOfflineStore(DuckDBOfflineStore):
         entities = (
             pa.Table.from_pandas(entity_df, preserve_index=False) if isinstance(entity_df, pd.DataFrame) else entity_df
         )
-        return AsofRetrievalJob.of(
-            entities,
-            config=config,
-            feature_views=feature_views,
-            feature_refs=feature_refs,
-            full_feature_names=full_feature_names,
-            by_created=filter_by_created_timestamp,
-            on_demand=OnDemandFeatureView.get_requested_odfvs(feature_refs, project, registry),
-        )
+        given = (config, feature_views, feature_refs, registry, project)
+        return AsofRetrievalJob.of(entities, *given, full_feature_names, filter_by_created_timestamp)
 
 
 class AsofRetrievalJob(RetrievalJob):
@@ -104,15 +97,18 @@ class AsofRetrievalJob(RetrievalJob):
     def of(
         cls,
         entities: pa.Table,
-        *,
         config: RepoConfig,
         feature_views: Sequence[FeatureView],
         feature_refs: list[str],
+        registry: BaseRegistry,
+        project: str,
         full_feature_names: bool,
         by_created: bool,
-        on_demand: list[OnDemandFeatureView],
     ) -> Self:
-        """The job of :meth:`AsofOfflineStore.get_historical_features`, which says what is what and what is refused."""
+        """The job of :meth:`AsofOfflineStore.get_historical_features`, which says what is what and what is refused.
+
+        Any other store hands on what Feast gave it, in Feast's order, but for the entity rows, which are a table here.
+        """
         joins = [ViewJoin.of(view, feature_refs, full_feature_names) for view in feature_views]
         time = _time_column(entities)
         _check_columns(entities, joins)
@@ -123,7 +119,7 @@ class AsofRetrievalJob(RetrievalJob):
             config=config,
             by_created=by_created,
             full_feature_names=full_feature_names,
-            on_demand=on_demand,
+            on_demand=OnDemandFeatureView.get_requested_odfvs(feature_refs, project, registry),
             feature_refs=feature_refs,
         )
 

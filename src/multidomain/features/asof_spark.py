@@ -30,7 +30,6 @@ from feast.infra.offline_stores.contrib.spark_offline_store.spark import (
 from feast.infra.offline_stores.contrib.spark_offline_store.spark_source import SparkSource
 from feast.infra.offline_stores.offline_store import RetrievalJob
 from feast.infra.registry.base_registry import BaseRegistry
-from feast.on_demand_feature_view import OnDemandFeatureView
 from feast.repo_config import RepoConfig
 from feast.saved_dataset import SavedDatasetStorage
 from pydantic import StrictStr
@@ -77,18 +76,11 @@ class SparkAsofOfflineStore(SparkOfflineStore):
             entity_df: a pandas frame, an Arrow table, a Spark DataFrame or a query of Spark SQL.
 
         Raises:
-            ValueError: ``entity_df`` is neither, lacks a join key, or already has a column named like a feature.
+            ValueError: ``entity_df`` is none of these, lacks a join key, or already has a column named like a feature.
             EntityTimestampInferenceException: it is not clear which column is the time.
         """
-        return SparkAsofJob.of(
-            _entities(entity_df, config),
-            config=config,
-            feature_views=feature_views,
-            feature_refs=feature_refs,
-            full_feature_names=full_feature_names,
-            by_created=filter_by_created_timestamp,
-            on_demand=OnDemandFeatureView.get_requested_odfvs(feature_refs, project, registry),
-        )
+        given = (config, feature_views, feature_refs, registry, project)
+        return SparkAsofJob.of(_entities(entity_df, config), *given, full_feature_names, filter_by_created_timestamp)
 
 
 class SparkAsofJob(AsofRetrievalJob):

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from kedro.io import AbstractDataset
+from kedro.io import AbstractDataset, DataCatalog
 
 from .atomic import replacing
 from .connection import connection, distributed, embedded, engine_of
@@ -205,3 +205,9 @@ class Choice(AbstractDataset[None, "Variant"]):
 
     def _describe(self) -> dict[str, Any]:
         return {"name": self._name, **self._choice}
+
+
+def place_of(catalog: DataCatalog, name: str) -> Path | None:
+    """The file or folder a dataset is kept in, or None if it lives in memory."""
+    filepath = getattr(catalog.get(name), "_filepath", None)
+    return Path(str(filepath)) if filepath is not None else None

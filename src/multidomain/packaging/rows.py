@@ -6,7 +6,8 @@ Carried along by every package; nothing here needs PyTorch.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,9 @@ from ..calibration import Calibration
 from ..encoder import Encoder
 
 CHUNK = 16_384  # rows encoded at a time
+MOST = 1000  # values that do not fit, counted for a message
+SHOWN = 200  # characters of such a value
+UNFIT = (pa.ArrowException, OverflowError, TypeError, ValueError)  # what Arrow raises of values it cannot take
 _VALUES = {"string": pa.string(), "int": pa.int64(), "float": pa.float64()}
 
 
@@ -88,23 +92,64 @@ def typed(frame: pd.DataFrame, wanted: Mapping[str, pa.DataType]) -> pa.Table:
     """The columns that are wanted, in their types.
 
     Raises:
-        ValueError: a column is missing or holds values of another type; the message names it.
+        ValueError: a column is missing, there twice, or holds values of another type; the message names it, how many
+            values those are, and one of them.
     """
     missing = [name for name in wanted if name not in frame.columns]
     if missing:
         raise ValueError(f"The rows lack {_listed(missing)}. The model reads {_listed(wanted)}.")
+    twice = [name for name in frame.columns[frame.columns.duplicated()].unique() if name in wanted]
+    if twice:
+        raise ValueError(f"The rows have {_listed(twice)} more than once. The model reads {_listed(wanted)}.")
     return pa.table({name: _column(frame[name], name, kind) for name, kind in wanted.items()})
 
 
 def _column(series: pd.Series, name: str, kind: pa.DataType) -> pa.Array:
     try:
-        try:
-            return pa.Array.from_pandas(series, type=kind)
-        except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError):
-            return pa.Array.from_pandas(series).cast(kind)  # whole numbers kept as floats, ids kept as numbers
-    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError) as error:
-        example = next((value for value in series if isinstance(value, list | np.ndarray) or not pd.isna(value)), None)
-        raise ValueError(f"Column '{name}' must hold {kind}, it has values such as {example!r}: {error}.") from error
+        return _made(series, kind)
+    except UNFIT as error:
+        how_many, first = misfits(lambda start, stop: _made(series.iloc[start:stop], kind), len(series))
+        such = f"; {how_many} rows do not, such as {shown(series.iloc[first])}" if first is not None else ""
+        raise ValueError(f"Column '{name}' must hold {kind}{such}: {str(error)[:SHOWN].rstrip('.')}.") from error
+
+
+def _made(series: pd.Series, kind: pa.DataType) -> pa.Array:
+    if pa.types.is_integer(kind.value_type if pa.types.is_list(kind) else kind):  # given the type, Arrow makes 1 of 1.5
+        return pa.Array.from_pandas(series).cast(kind)
+    try:
+        return pa.Array.from_pandas(series, type=kind)
+    except pa.ArrowException:
+        return pa.Array.from_pandas(series).cast(kind)  # ids kept as numbers
+
+
+def misfits(convert: Callable[[int, int], object], rows: int) -> tuple[str, int | None]:
+    """``"3 of 40"`` and the first of those that cannot be converted on their own (None: each of them can).
+
+    Args:
+        convert: of rows from a number up to another; raises one of ``UNFIT``.
+        rows: how many there are; they are looked through by halves, at most until ``MOST`` are found.
+    """
+    found = list(islice(_misfits(convert, 0, rows), MOST + 1))
+    count = f"more than {MOST:,}" if len(found) > MOST else f"{len(found):,}"
+    return f"{count} of {rows:,}", found[0] if found else None
+
+
+def _misfits(convert: Callable[[int, int], object], start: int, stop: int) -> Iterator[int]:
+    try:
+        convert(start, stop)
+    except UNFIT:
+        if stop - start == 1:
+            yield start
+        elif stop > start:
+            middle = (start + stop) // 2
+            yield from _misfits(convert, start, middle)
+            yield from _misfits(convert, middle, stop)
+
+
+def shown(value: object) -> str:
+    """A value in a message, cut where it is long."""
+    text = repr(value)
+    return text if len(text) <= SHOWN else text[:SHOWN] + " …"
 
 
 def _listed(names: Any) -> str:

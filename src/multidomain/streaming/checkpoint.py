@@ -144,7 +144,7 @@ class StreamCheckpoints(CheckpointFolder):
             raw = json.loads((path / "state.json").read_text(encoding="utf-8"))
             self._require_same(path, raw["identity"])
             return self._read(path, raw)
-        except (OSError, ValueError, KeyError, SafetensorError, pa.ArrowException) as error:
+        except (OSError, ValueError, KeyError, TypeError, SafetensorError, pa.ArrowException) as error:
             raise DataError(
                 f"The checkpoint {path} cannot be read: {error}. Without it nobody knows which rows were learnt: put "
                 "it back, or remove the folder to begin the stream anew."

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..errors import ConfigurationError, DataError
-from .rows import sorted_out, typed
+from .rows import require, sorted_out, typed
 from .source import Chunk, Position
 
 CHUNK = 65_536  # rows read together
@@ -89,18 +89,19 @@ class FolderSource:
     def _of(self, name: str, first: int) -> Iterator[Chunk]:
         """The rows of one file from a row on."""
         path = self.folder / name
+        begin = 0
+        for table in self._tables(path):
+            start, begin = begin, begin + len(table)
+            if begin > first:
+                skipped = max(first - start, 0)
+                yield self._chunk(path, table.slice(skipped), start + skipped)
+
+    def _tables(self, path: Path) -> Iterator[pa.Table]:
         try:
             file = pq.ParquetFile(path)
-            present = [column for column in self.schema.names if column in file.schema_arrow.names]
-            if len(present) < len(self.schema.names):
-                typed(file.schema_arrow.empty_table(), self.schema, str(path))
-            begin = 0
-            for batch in file.iter_batches(batch_size=CHUNK, columns=present):
-                table = pa.Table.from_batches([batch])
-                start, begin = begin, begin + len(table)
-                if begin > first:
-                    skipped = max(first - start, 0)
-                    yield self._chunk(path, table.slice(skipped), start + skipped)
+            require(file.schema_arrow.names, self.schema, str(path))
+            for batch in file.iter_batches(batch_size=CHUNK, columns=self.schema.names):
+                yield pa.Table.from_batches([batch])
         except (pa.ArrowException, OSError) as error:
             raise DataError(
                 f"{path} cannot be read: {error}. A file must be whole before it has its name: write it under a name "

@@ -23,6 +23,7 @@ import pyarrow as pa
 import pyarrow.json
 
 from ..errors import ConfigurationError, DataError
+from ..packaging.rows import shown
 from .rows import SHOWN, sorted_out
 from .source import Bad, Chunk, Position
 
@@ -67,6 +68,8 @@ class RedisSource:
         self.idle_seconds, self.retry_seconds = idle_seconds, retry_seconds
         self._client = connect(self.address)
         self._held: list[bytes] = []  # delivered, not acknowledged
+        self._last = b"0"  # delivered last
+        self._broken = 0  # connections, so far
         self._end: bytes | None = None  # the entry that says so, once all before it were delivered
 
     def chunks(self, after: Position | None) -> Iterator[Chunk]:
@@ -75,11 +78,12 @@ class RedisSource:
         Raises:
             DataError: the server stays away, or the stream no longer holds what was not acknowledged.
         """
-        self._held, self._end = [], None
+        self._held, self._end, self._last = [], None, b"0"
         self._asked(self._make_group)
         done = (0, 0) if after is None else _number(str(after).encode())
         for entries in itertools.chain(self._pending(), self._new()):
             self._held += [one for one, _ in entries]
+            self._last = entries[-1][0]
             lost = [one for one, values in entries if not values and _number(one) > done]
             if lost:
                 raise DataError(
@@ -117,16 +121,21 @@ class RedisSource:
                 raise
 
     def _pending(self) -> Iterator[list[Any]]:
-        """What this consumer was given and did not acknowledge, in order of ids."""
-        last = b"0"
-        while entries := self._read(last, None):
+        """What this consumer was given after the last entry seen and did not acknowledge, in order of ids."""
+        while entries := self._read(self._last, None):
             yield entries
-            last = entries[-1][0]
 
     def _new(self) -> Iterator[list[Any]]:
         quiet = time.monotonic()
         while True:
-            if entries := self._read(b">", BLOCK_MS):
+            broken = self._broken
+            entries = self._read(b">", BLOCK_MS)
+            if self._broken > broken:  # a reply may be lost, whose entries are pending, as those of this one are
+                entries = []
+                for part in self._pending():
+                    yield part
+                    quiet = time.monotonic()
+            if entries:
                 yield entries
                 quiet = time.monotonic()
             elif self.idle_seconds is not None and time.monotonic() - quiet > self.idle_seconds:
@@ -149,6 +158,7 @@ class RedisSource:
             try:
                 return call()
             except (redis.ConnectionError, redis.TimeoutError) as error:
+                self._broken += 1
                 if time.monotonic() + wait > until:
                     raise DataError(
                         f"The Redis server at {self.address} does not answer: {error}. What was learnt up to the last "
@@ -186,16 +196,8 @@ class RedisSource:
         """The rows of these objects, one each; None where one of them is none, lacks a column or has another type."""
         if any(not text.startswith(b"{") or b"\n" in text for text in texts):
             return None
-        options = pa.json.ParseOptions(explicit_schema=self.schema, unexpected_field_behavior="ignore")
-        try:
-            found = pa.json.read_json(
-                io.BytesIO(b"\n".join(texts)),
-                read_options=pa.json.ReadOptions(use_threads=False, block_size=max(1 << 20, 2 * max(map(len, texts)))),
-                parse_options=options,
-            )
-        except pa.ArrowException:
-            return None
-        if len(found) != len(texts):
+        found = _read_json(texts, self.schema)
+        if found is None or len(found) != len(texts):
             return None
         if len(texts) == 1:  # a column that no row has is one of nulls; looked at where rows are few
             return found if self._complete(texts[0]) else None
@@ -208,14 +210,30 @@ class RedisSource:
     def _why(self, text: bytes) -> str:
         try:
             given = json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             return f"the field 'row' is no JSON object of one line: {error}"
         if not isinstance(given, dict):
             return "the field 'row' is no JSON object"
         missing = [name for name in self.schema.names if name not in given]
         if missing:
             return f"it lacks {', '.join(missing)}"
-        return "a value is of another type than the training frame's column"
+        for field in self.schema:
+            alone = json.dumps({field.name: given[field.name]}).encode()
+            if _read_json([alone], pa.schema([field])) is None:
+                return f"{field.name} must hold {field.type}, got {shown(given[field.name])}"
+        return "a key is there twice, or a value is not of its column's type"
+
+
+def _read_json(texts: Sequence[bytes], schema: pa.Schema) -> pa.Table | None:
+    """The columns of a schema of objects, a line each; None where they are not to be had."""
+    try:
+        return pa.json.read_json(
+            io.BytesIO(b"\n".join(texts)),
+            read_options=pa.json.ReadOptions(use_threads=False, block_size=max(1 << 20, 2 * max(map(len, texts)))),
+            parse_options=pa.json.ParseOptions(explicit_schema=schema, unexpected_field_behavior="ignore"),
+        )
+    except pa.ArrowException:
+        return None
 
 
 def connect(address: str) -> Any:

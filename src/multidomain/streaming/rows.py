@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ import pyarrow.compute as pc
 
 from ..encoder import Encoder
 from ..errors import DataError
-from ..packaging.rows import columns
+from ..packaging.rows import UNFIT, columns, misfits, shown
 from .source import Bad, Position
 
 OWN = {"impression_id": pa.int64(), "user": pa.string(), "group": pa.string(), "label": pa.int8()}
@@ -29,13 +30,16 @@ def wanted(encoder: Encoder) -> pa.Schema:
     return pa.schema([*OWN.items(), *((name, kind) for name, kind in columns(encoder).items() if name not in OWN)])
 
 
-def typed(table: pa.Table, schema: pa.Schema, where: str) -> pa.Table:
-    """The columns that are wanted, in their types.
+def require(names: Sequence[str], schema: pa.Schema, where: str) -> None:
+    """See that every column that is wanted is among these names, once.
 
     Raises:
-        DataError: a column is missing, or holds values of another type; the message names where and which.
+        DataError: one is missing or there twice; the message names where and which.
     """
-    missing = [name for name in schema.names if name not in table.column_names]
+    twice = [name for name in schema.names if names.count(name) > 1]
+    if twice:
+        raise DataError(f"{where} has the column '{twice[0]}' more than once. Write the file again with one of them.")
+    missing = [name for name in schema.names if name not in names]
     if missing:
         listed = ", ".join(f"'{name}'" for name in missing)
         raise DataError(
@@ -43,16 +47,41 @@ def typed(table: pa.Table, schema: pa.Schema, where: str) -> pa.Table:
             f"the training frame: {', '.join(schema.names)}. Write the file again with all of them, under a "
             "later name if others have come since."
         )
+
+
+def typed(table: pa.Table, schema: pa.Schema, where: str) -> pa.Table:
+    """The columns that are wanted, in their types.
+
+    Raises:
+        DataError: a column is missing, there twice, or holds values of another type; the message names where and which,
+            how many values those are, and one of them.
+    """
+    require(table.column_names, schema, where)
     made = []
     for name, kind in zip(schema.names, schema.types, strict=True):
+        column = table.column(name)
         try:
-            made.append(table.column(name).cast(kind))
-        except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+            made.append(column.cast(kind))
+        except UNFIT as error:
+            how_many, first = misfits(partial(_cast, column, kind), len(column))
+            such = f"; {how_many} rows do not fit, such as {_shown(column, first)}" if first is not None else ""
             raise DataError(
-                f"{where}: column '{name}' must hold {kind}, it holds {table.column(name).type}: {error}. Write the "
-                "file again with that type."
+                f"{where}: column '{name}' must hold {kind}, it holds {column.type}{such}: {str(error).rstrip('.')}. "
+                "Write the file again with that type."
             ) from error
     return pa.table(made, schema=schema)
+
+
+def _cast(column: pa.ChunkedArray, kind: pa.DataType, start: int, stop: int) -> pa.ChunkedArray:
+    return column.slice(start, stop - start).cast(kind)
+
+
+def _shown(column: pa.ChunkedArray, row: int) -> str:
+    value = column.slice(row, 1)
+    if pa.types.is_string(value.type):  # whose bytes may be no text
+        value = value.cast(pa.binary())
+    found = value[0].as_py()
+    return shown(found.decode("utf-8", "replace") if pa.types.is_string(column.type) else found)
 
 
 def sorted_out(
@@ -74,6 +103,10 @@ def sorted_out(
     for name, kind in zip(table.schema.names, table.schema.types, strict=True):
         if pa.types.is_floating(kind):
             checks.append((f"{name} is infinite", pc.fill_null(pc.is_inf(table.column(name)), False)))
+    damaged = [name for name in table.schema.names if not _text(table.column(name))]
+    for name in damaged:
+        found = [not _text(table.column(name).take([row])) for row in range(len(table))]
+        checks.append((f"{name} is no UTF-8 text", pa.chunked_array([found], pa.bool_())))
     for reason, found in checks:
         if pc.any(found).as_py():
             for row in np.flatnonzero(found.to_numpy()).tolist():
@@ -81,13 +114,27 @@ def sorted_out(
     if not reasons:
         return table, places, []
     rows = sorted(reasons)
-    texts = [json.dumps(row, default=str)[:SHOWN] for row in table.take(rows).to_pylist()]
+    told = table.take(rows)
+    for name in damaged:
+        place, kind = told.schema.get_field_index(name), told.schema.field(name).type
+        raw = pa.list_(pa.binary()) if pa.types.is_list(kind) else pa.binary()
+        told = told.set_column(place, name, told.column(name).cast(raw))
+    texts = [json.dumps(row, default=str)[:SHOWN] for row in told.to_pylist()]
     bad = [
         Bad(int(places[row]), positions[int(places[row])], reasons[row], text)
         for row, text in zip(rows, texts, strict=True)
     ]
     good = np.setdiff1d(np.arange(len(table)), rows)
     return table.take(pa.array(good)), places[good], bad
+
+
+def _text(column: pa.ChunkedArray) -> bool:
+    """Whether its strings are text, which a file or an entry may only say they are."""
+    try:
+        column.validate(full=True)
+    except pa.ArrowInvalid:
+        return False
+    return True
 
 
 def arrays(encoder: Encoder, table: pa.Table) -> dict[str, np.ndarray]:

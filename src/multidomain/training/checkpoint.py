@@ -19,7 +19,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from ..tensors import EncodedSplit, require_space
+from ..disk import require_space
+from ..tensors import EncodedSplit
 from .checkpoint_folder import CheckpointFolder
 from .config import TrainingConfig
 from .optimizers import Optimizers

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
-from ..tensors import disk_full, require_space
+from ..disk import disk_full, require_space
 
 _WRITING = "a training checkpoint"
 

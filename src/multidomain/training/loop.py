@@ -23,6 +23,7 @@ from ..layers import synchronised
 from ..models.base import MultiDomainModel
 from ..progress import progress
 from ..tensors import EncodedSplit
+from .agreement import agree, settle
 from .checkpoint import Checkpoints, TrainingState, fingerprint, plain_weights, require_room
 from .config import TrainingConfig
 from .device import choose_device, keep_freed_memory, use_available_cores
@@ -35,7 +36,7 @@ from .prediction import logits
 from .sampling import offset
 from .step import Step
 from .weights import sample_weights
-from .workers import Job, agree, fit_together, settle, several
+from .workers import Job, fit_together, several
 
 logger = logging.getLogger(__name__)
 REFRESH = {"cuda": 50, "cpu": 10}  # steps between two looks at the numbers (progress bar, gradients): CUDA must wait

@@ -37,20 +37,18 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
 from torch.distributed.distributed_c10d import PrefixStore
 from torch.distributed.rendezvous import rendezvous
 
 from ..errors import ConfigurationError, DataError, UserError
-from ..layers.embedding import KnownDomains
-from ..layers.synchronised import LostPeer, alone, from_first, object_from_first, padded, rank
+from ..layers.synchronised import LostPeer, object_from_first
 from ..models.base import MultiDomainModel
 from ..tensors import EncodedSplit
-from .checkpoint import TrainingState, load_optimizer_tensors, optimizer_tensors, plain_weights
+from . import torchrun
+from .checkpoint import plain_weights
 from .config import TrainingConfig
 from .device import available_cores, choose_device
 from .guard import TrainingError
-from .optimizers import Optimizers
 
 if TYPE_CHECKING:
     from .loop import TrainingResult
@@ -111,16 +109,9 @@ class Job:
             logger.warning("%d workers share %d cores: fewer would be faster.", here, available_cores())
 
 
-def under_torchrun() -> bool:
-    """Whether torchrun has started this process beside others."""
-    environment = os.environ
-    own = "RANK" in environment and multiprocessing.parent_process() is None  # not a helper of such a process
-    return own and int(environment.get("WORLD_SIZE", "1")) > 1
-
-
 def several(config: TrainingConfig) -> bool:
     """Whether a training called for in this process is to be done by several."""
-    return config.workers > 1 or under_torchrun()
+    return config.workers > 1 or torchrun.process() is not None
 
 
 def fit_together(job: Job) -> TrainingResult:
@@ -131,7 +122,7 @@ def fit_together(job: Job) -> TrainingResult:
         TrainingError: workers were lost again and again.
         UserError: whatever a worker raised.
     """
-    if not under_torchrun():
+    if torchrun.process() is None:
         job.check(job.config.workers)
         return _start(job)
     job.check(int(os.environ["WORLD_SIZE"]))
@@ -150,62 +141,10 @@ def serve() -> None:
 
 def dismiss() -> None:
     """Let the other processes of torchrun end: there is no training left."""
-    if under_torchrun():
+    if torchrun.process() is not None:
         _join(None, _IDLE)
         object_from_first(None)
         dist.destroy_process_group()
-
-
-def agree(model: MultiDomainModel, optimizers: Optimizers, state: TrainingState) -> None:
-    """Begin where the first worker does: with its weights, the state of its optimizers, and its history."""
-    if alone():
-        return
-    for tensor in model.state_dict().values():
-        from_first(tensor)
-    first = rank() == 0
-    tensors = optimizer_tensors(optimizers) if first and state.epoch else {}
-    shapes = {name: (tensor.shape, tensor.dtype) for name, tensor in tensors.items()}
-    told = object_from_first((state.history, state.best_epoch, state.best_score, shapes))
-    state.history, state.best_epoch, state.best_score, shapes = told
-    for name, (shape, dtype) in shapes.items():
-        tensors.setdefault(name, torch.empty(shape, dtype=dtype))
-        from_first(tensors[name])
-    if shapes and not first:
-        load_optimizer_tensors(optimizers, tensors)
-
-
-def settle(model: MultiDomainModel, epoch: int) -> None:
-    """After the steps of an epoch: tell each other which domains were met, and see that all have the same weights.
-
-    Raises:
-        TrainingError: the weights of two workers differ.
-    """
-    if alone():
-        return
-    for layer in model.modules():
-        if isinstance(layer, KnownDomains):
-            layer.tell()
-    names, digests = list(model.state_dict()), digest(model)
-    every = padded(digests, len(digests))
-    for number, other in enumerate(every):
-        if not torch.equal(other, every[0]):
-            name = names[int((other != every[0]).nonzero()[0])]
-            raise TrainingError(
-                f"After epoch {epoch} the weights '{name}' of worker {number} differ from those of the first worker. "
-                "All machines must run the same code and the same version of PyTorch on the same kind of device."
-            )
-
-
-def digest(model: MultiDomainModel) -> Tensor:
-    """A number per tensor of the model that depends on every bit of it: int64 (tensors,), on the CPU."""
-    return torch.stack([_digest(tensor) for tensor in model.state_dict().values()])
-
-
-def _digest(tensor: Tensor) -> Tensor:
-    if not tensor.numel():
-        return torch.zeros((), dtype=torch.int64)
-    number = torch.hash_tensor(tensor.detach().to(torch.uint8) if tensor.dtype == torch.bool else tensor.detach())
-    return number.view(torch.int64).cpu()
 
 
 def _fit(job: Job) -> TrainingResult:

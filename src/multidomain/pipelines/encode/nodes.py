@@ -151,7 +151,7 @@ def _hashed(train: ir.Table, feature: Feature, column: str, *, lists: bool = Fal
 def _write_splits(variant: Variant, encoder: Encoder, frame: ir.Table, folder: Path) -> None:
     from ...parallel import in_order
     from ...progress import progress
-    from ...tensors import TensorWriter
+    from ...tensor_writer import TensorWriter
 
     counts = frame.group_by("split").aggregate(n=frame.count()).to_pandas().set_index("split").n
     states = _States(variant, frame)

@@ -94,6 +94,7 @@ def stream(
         package=versions.package,
         show_progress=show_progress,
     )
+    versions.begin_after(follower.progress.rows)
     progress = follower.run(open_source(chosen.source, follower.encoder))
     report = {**dataclasses.asdict(progress), "versions": versions.made()}
     logger.info(

@@ -60,6 +60,12 @@ class Versions:
         """What is known of each version so far, in order."""
         return [json.loads(path.read_text(encoding="utf-8")) for path in sorted(self.folder.glob("*.json"))]
 
+    def begin_after(self, rows: int) -> None:
+        """Versions of later rows are of a stream whose checkpoint was taken away: they do not stand in for new ones."""
+        for path in self.folder.glob("*.json"):
+            if int(path.stem) > rows:
+                path.unlink()
+
     def package(self, stream: Stream) -> None:
         """Register the model as it is now, champion if the gate lets it."""
         done = self.folder / f"{stream.progress.rows:012d}.json"
