@@ -26,18 +26,43 @@ def program() -> tuple[str, dict[str, str]]:
     return str(unpacked), os.environ | {"LD_LIBRARY_PATH": libraries}
 
 
+class Server:
+    """A Redis on a free port, which may be killed and started again there.
+
+    Args:
+        folder: for its log, and where ``kept`` says so for every command it has answered.
+    """
+
+    def __init__(self, folder: Path, *, kept: bool = False) -> None:
+        self.folder, self.port = folder, free_port()
+        self.address = f"127.0.0.1:{self.port}"
+        self._kept = ["--appendonly", "yes", "--appendfsync", "always"] if kept else ["--appendonly", "no"]
+        self.start()
+
+    def start(self) -> None:
+        program_, environment = program()
+        options = ["--bind", "127.0.0.1", "--port", str(self.port), "--save", "", "--dir", str(self.folder)]
+        log = self.folder / "redis.log"
+        with log.open("a") as told:
+            self._process = subprocess.Popen(
+                [program_, *options, *self._kept], env=environment, stdout=told, stderr=subprocess.STDOUT
+            )
+        wait(self.port, self._process, log, seconds=30)
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.wait(timeout=20)
+
+    def stop(self) -> None:
+        self._process.terminate()
+        self._process.wait(timeout=20)
+
+
 @contextlib.contextmanager
 def running(folder: Path) -> Iterator[str]:
     """``host:port`` of a server with an empty store."""
-    server, environment = program()
-    port = free_port()
-    options = ["--bind", "127.0.0.1", "--port", str(port), "--save", "", "--appendonly", "no", "--dir", str(folder)]
-    log = (folder / "redis.log").open("w")
-    process = subprocess.Popen([server, *options], env=environment, stdout=log, stderr=subprocess.STDOUT)
+    server = Server(folder)
     try:
-        wait(port, process, folder / "redis.log", seconds=30)
-        yield f"127.0.0.1:{port}"
+        yield server.address
     finally:
-        process.terminate()
-        process.wait(timeout=20)
-        log.close()
+        server.stop()

@@ -309,6 +309,62 @@ def test_entries_whose_delivery_was_lost_with_the_connection_are_read_again_in_o
     assert pending(redis, "broken") == 0
 
 
+def test_a_redis_that_is_killed_on_the_way_and_comes_back_costs_nothing(tmp_path):
+    server = redis_server.Server(tmp_path, kept=True)
+    try:
+        publish(connect(server.address), "killed", log(300), end=True)
+        follower, back = stream(tmp_path / "kept"), []
+        inner = follower._learn
+
+        def learn() -> None:
+            inner()
+            if follower.progress.steps in (2, 5):  # it comes back while it is asked again
+                server.kill()
+                back.append(threading.Timer(0.5, server.start))
+                back[-1].start()
+
+        follower._learn = learn
+        follower.run(of(server.address, "killed", retry_seconds=20.0))
+        assert len(back) == 2
+        whole = stream(tmp_path / "whole")
+        whole.run(source(arrive(tmp_path / "files", log(300), [])))
+        assert same(follower, whole)
+        assert sorted(learnt(tmp_path / "kept")) == list(range(300))
+        assert pending(server.address, "killed") == 0
+    finally:
+        server.stop()
+
+
+def test_a_redis_that_stays_away_ends_the_run_and_the_same_command_goes_on(tmp_path, monkeypatch):
+    from multidomain.streaming import redis_stream
+
+    monkeypatch.setattr(redis_stream, "READ", 50)
+    server = redis_server.Server(tmp_path, kept=True)
+    try:
+        publish(connect(server.address), "away", log(300), end=True)
+        first = stream(tmp_path / "kept")
+        inner = first._learn
+
+        def learn() -> None:
+            inner()
+            if first.progress.steps == 4:
+                server.kill()
+
+        first._learn = learn
+        with pytest.raises(DataError, match=r"does not answer: .* Start the server, then the same command again"):
+            first.run(of(server.address, "away"))
+        server.start()
+        again = stream(tmp_path / "kept")
+        assert 0 < again.progress.rows < 300
+        again.run(of(server.address, "away"))
+        whole = stream(tmp_path / "whole")
+        whole.run(source(arrive(tmp_path / "files", log(300), [])))
+        assert same(again, whole)
+        assert sorted(learnt(tmp_path / "kept")) == list(range(300))
+    finally:
+        server.stop()
+
+
 def test_entries_that_were_trimmed_before_they_were_learnt_are_told(redis):
     publish(connect(redis), "trimmed", log(10))
     next(of(redis, "trimmed").chunks(None))
