@@ -12,7 +12,7 @@ from pathlib import Path
 from . import __doc__ as about
 from . import report, settings
 from .run import Figures, measured, version
-from .worker import SIDES, side
+from .worker import APART, SIDES, side
 
 RESULTS = Path(__file__).parents[1] / "results"
 NAME = "peers"
@@ -60,13 +60,16 @@ def options() -> argparse.Namespace:
     parser.add_argument("--models", nargs="+", choices=("dnn", "din", *settings.TASKS))
     parser.add_argument("--batches", nargs="+", type=int)
     parser.add_argument("--at", nargs="+", type=int, help="places on the axes: so many ids, domains, events")
-    parser.add_argument("--sides", nargs="+", choices=SIDES, default=SIDES)
+    parser.add_argument("--sides", nargs="+", choices=(*SIDES, APART), default=SIDES)
+    parser.add_argument("--bf16", action="store_true", help="ours with products in bf16 beside all others")
     parser.add_argument("--rounds", type=int, help="slices of every side (5)")
     parser.add_argument("--threads", type=int, default=1, help="of every side's arithmetic; loaders have their own")
     parser.add_argument("--profile", action="store_true", help="where a step of ours spends its time")
     parser.add_argument("--folder", type=Path, default=Path("build/peers"), help="where logs are written and kept")
     parser.add_argument("--results", type=Path, help="where tables go: benchmarks/results; of --quick, beside the logs")
     given = parser.parse_args()
+    if given.bf16 and APART not in given.sides:
+        given.sides = [*given.sides, APART]
     given.results = given.results or (given.folder if given.quick else RESULTS)
     return given
 

@@ -39,14 +39,14 @@ def build(setting: Setting, folder: Path, scratch: Path) -> Training:
 class Training:
     """A model and its splits."""
 
-    def __init__(self, setting: Setting, folder: Path, scratch: Path) -> None:
+    def __init__(self, setting: Setting, folder: Path, scratch: Path, *, precision: str = "float32") -> None:
         import torch
 
         from multidomain import models
         from multidomain.tensors import EncodedSplit
 
         torch.manual_seed(SEED)
-        self.setting, self.scratch = setting, scratch
+        self.setting, self.scratch, self.precision = setting, scratch, precision
         self.splits = {name: EncodedSplit(folder, name) for name in ("train", "validation", "test")}
         name = "ple" if setting.model == "cgc" else setting.model
         self.model = models.build(name, self.splits["train"].inputs, **BARE, **CONFIGURATION[setting.model])
@@ -66,7 +66,9 @@ class Training:
                 begun = True
 
         self.model.register_forward_pre_hook(before)
-        config = TrainingConfig(epochs=1, batch_size=self.setting.batch_size, learning_rate=LEARNING_RATE)
+        config = TrainingConfig(
+            epochs=1, batch_size=self.setting.batch_size, learning_rate=LEARNING_RATE, precision=self.precision
+        )
         splits = self.splits["train"], self.splits["validation"]
         fit(self.model, *splits, config, seed=SEED, checkpoints=self.scratch, device="cpu", show_progress=False)
 

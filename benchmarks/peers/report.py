@@ -9,10 +9,10 @@ from typing import Any
 from .settings import AXES, Setting
 
 Figures = dict[str, Any]
-OURS = "ours"
+OURS, APART = OURSELVES = ("ours", "ours_bf16")
 FLOORS = {20_000: 1.5, 1_000_000: 6.0, 10_000_000: 40.0}  # of ours against the fastest peer: dnn, batch 2048
 ALLOWED = 0.001  # of AUC
-APART = 0.05  # of the height of a panel: a name
+BETWEEN = 0.05  # of the height of a panel: two names
 LABELS = {"ids": "ids of all fields", "domains": "domains", "history": "events in the history"}
 
 
@@ -55,12 +55,13 @@ def markdown(content: Figures) -> str:
 def speeds(found: list[Figures]) -> list[str]:
     """Rows per second of every side."""
     sides = list(found[0]["sides"])
-    peers = [name for name in sides if name != OURS]
+    apart = ["in bf16 / fastest peer"] if APART in sides else []
     lines = ["Training rows/s (per second of the process's processor time in brackets)", ""]
-    lines += _head(["setting", *sides, "ours / fastest peer", "(processor)"])
+    lines += _head(["setting", *sides, "ours / fastest peer", "(processor)", *apart])
     for one in found:
         cells = [_speed(one["sides"][name]) for name in sides]
-        ratios = [ratio(one, key, peers) for key in ("rows_per_second", "rows_per_processor_second")]
+        ratios = [ratio(one, key) for key in ("rows_per_second", "rows_per_processor_second")]
+        ratios += [ratio(one, "rows_per_second", APART) for _ in apart]
         lines.append(_row([Setting(**one["setting"]).title, *cells, *(_times(value) for value in ratios)]))
     return lines
 
@@ -91,7 +92,7 @@ def areas(found: list[Figures]) -> list[str]:
             ("auc_seconds", "rows_in_seconds", "rows", f"{setting.seconds:g} s"),
         ):
             cells = [f"{one[key]:.4f} ({one[beside]:,.0f} {unit})" if one else "–" for one in learnt.values()]
-            best = max((one[key] for name, one in learnt.items() if one and name != OURS), default=None)
+            best = max((one[key] for name, one in learnt.items() if one and name not in OURSELVES), default=None)
             ours = learnt.get(OURS)
             lead = f"{ours[key] - best:+.4f}" if ours and best is not None else "–"
             lines.append(_row([setting.title, after, *cells, lead]))
@@ -106,8 +107,7 @@ def floors(found: list[Figures]) -> list[str]:
         floor = FLOORS.get(setting.ids)
         if setting.axis != "ids" or setting.batch_size != 2048 or floor is None:
             continue
-        peers = [name for name in one["sides"] if name != OURS]
-        got, share = ratio(one, "rows_per_second", peers), lightest(one)
+        got, share = ratio(one, "rows_per_second"), lightest(one)
         memory = "–" if share is None else f"{share:.2f}"
         speed = "–" if got is None else f"{got:.1f}× ({'met' if got >= floor else 'below'})"
         lines.append(_row([f"{setting.ids:,}", f"{floor:g}×", speed, memory]))
@@ -117,25 +117,24 @@ def floors(found: list[Figures]) -> list[str]:
     return ["## Floors (dnn, batch 2048)", "", *head, *lines]
 
 
-def ratio(one: Figures, key: str, peers: list[str]) -> float | None:
+def ratio(one: Figures, key: str, side: str = OURS) -> float | None:
     """Ours against the fastest peer; None where either is missing."""
-    speeds = [one["sides"][name][key] for name in peers if key in one["sides"][name]]
-    ours: float | None = one["sides"].get(OURS, {}).get(key)
+    speeds = [found[key] for name, found in one["sides"].items() if name not in OURSELVES and key in found]
+    ours: float | None = one["sides"].get(side, {}).get(key)
     return ours / max(speeds) if speeds and ours is not None else None
 
 
 def lightest(one: Figures) -> float | None:
     """Ours against the memory of the smallest peer, processes of its loader included; None where either is missing."""
     held = {name: held["peak"] + (held["others"] or 0) for name, held in one["sides"].items() if "peak" in held}
-    ours = held.pop(OURS, None)
+    ours, _ = (held.pop(name, None) for name in OURSELVES)
     return ours / min(held.values()) if held and ours is not None else None
 
 
 def brief(one: Figures) -> str:
     """One setting in a few lines, for whoever waits."""
     found = [f"  {name}: {_speed(figures)}" for name, figures in one["sides"].items()]
-    peers = [name for name in one["sides"] if name != OURS]
-    return "\n".join([*found, f"  ours / fastest peer: {_times(ratio(one, 'rows_per_second', peers))}"])
+    return "\n".join([*found, f"  ours / fastest peer: {_times(ratio(one, 'rows_per_second'))}"])
 
 
 def draw(content: Figures, folder: Path) -> None:
@@ -176,7 +175,7 @@ def _panel(place: Any, found: list[Figures], axis: str) -> list[tuple[str, str, 
         if not points:
             continue
         colour = f"C{number}"
-        place.plot(*zip(*points, strict=True), marker="o", color=colour, linewidth=2.4 if name == OURS else 1.4)
+        place.plot(*zip(*points, strict=True), marker="o", color=colour, linewidth=2.4 if name in OURSELVES else 1.4)
         ends.append((name, colour, points[-1]))
     places = sorted({Setting(**one["setting"]).place for one in found})
     place.set_xscale("log")
@@ -195,7 +194,7 @@ def _label(place: Any, ends: list[tuple[str, str, tuple[float, float]]]) -> None
     taken = -1.0
     for name, colour, (x, y) in sorted(ends, key=lambda end: end[2][1]):
         right, height = place.transAxes.inverted().transform(place.transData.transform((x, y)))
-        taken = max(height, taken + APART)
+        taken = max(height, taken + BETWEEN)
         where = {"xycoords": "axes fraction", "textcoords": "offset points", "va": "center"}
         place.annotate(name, (right, taken), xytext=(6, 0), color=colour, fontsize=8, **where)
 

@@ -23,6 +23,7 @@ from .clock import Answer, Clock, Stop
 from .settings import Setting
 
 SIDES = ("ours", "torch_rechub", "fuxictr", "deepctr_torch")
+APART = "ours_bf16"  # is measured when asked for, and no peer
 
 
 class Training(Protocol):

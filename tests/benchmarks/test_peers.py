@@ -212,6 +212,16 @@ def test_the_table_divides_by_the_fastest_peer_and_the_smallest() -> None:
     assert "| 10 s | 0.7112 (800 rows) |" in text
 
 
+def test_ours_in_bf16_is_said_apart_and_is_no_peer() -> None:
+    one = measured(20_000, 400.0)
+    one["sides"]["ours_bf16"] = figures(900.0, 100.0, 0.9)
+    text = report.markdown({"machine": MACHINE, "settings": [one]})
+    assert "| ours / fastest peer | (processor) | in bf16 / fastest peer |" in text
+    assert "| 2.00× | 2.00× | 4.50× |" in text
+    assert "| 20,000 | 1.5× | 2.0× (met) | 0.50 |" in text
+    assert "| – | 0.9000 (9 s) | +0.0012 |" in text
+
+
 def test_plots_are_drawn_for_the_axes_that_were_measured(tmp_path: Path) -> None:
     report.draw({"machine": MACHINE, "settings": [measured(20_000, 400.0), measured(1_000_000, 900.0)]}, tmp_path)
     assert [file.name for file in tmp_path.iterdir()] == ["peers_ids.png"]
