@@ -4,6 +4,7 @@
     python -m benchmarks.peers                       # with the peers installed: pip install -e '.[bench]'
     python -m benchmarks.peers --quick               # small, to see that it works
     python -m benchmarks.peers --axes ids --models dnn --batches 2048 --rounds 3
+    python -m benchmarks.peers --bf16                # ours in bf16 beside it, where the processor gains from it
     python -m benchmarks.peers --profile             # beside it: where a step of ours spends its time
 
 Each library trains with its own trainer, loader, embedding tables and Adam, as its documentation tells users to; ours
