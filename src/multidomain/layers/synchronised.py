@@ -122,6 +122,11 @@ def object_from_first(value: Any) -> Any:
     return held[0]
 
 
+def meet() -> None:
+    """Wait until all processes are here."""
+    total(torch.zeros(1))
+
+
 def draws(shape: tuple[int, ...], device: torch.device) -> Tensor:
     """A uniform random number for each row (B,) or for each part of it (B, …): one process would draw the same."""
     if alone():

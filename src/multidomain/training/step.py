@@ -8,6 +8,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from ..batch import Batch
 from ..layers import synchronised
+from ..layers.remote import RemoteTable
 from ..models.base import MultiDomainModel
 from .device import autocast
 from .exchange import GradientExchange
@@ -41,6 +42,7 @@ class Step:
     ) -> None:
         self.model, self.optimizers, self.guard = model, optimizers, guard
         self.device, self.offset, self.precision, self.exchange = device, offset, precision, exchange
+        self._remote = [module for module in model.modules() if isinstance(module, RemoteTable)]
 
     def __call__(self, batch: Batch, *, epoch: int, step: int, number: int) -> tuple[Tensor, Tensor]:
         """Learn one batch.
@@ -62,7 +64,10 @@ class Step:
                 auxiliary = self.model.auxiliary_loss()
             of_sample = scores.float() - self.offset if self.offset else scores.float()
             loss = self._loss(of_sample, batch, auxiliary.float())
+            for table in self._remote:
+                loss = loss + table.anchor()
             self.optimizers.zero_grad()
+            self.optimizers.before_gradients(number)
             loss.backward()  # type: ignore[no-untyped-call]
             loss = self._watched(step, batch, loss)
         except Exception:
