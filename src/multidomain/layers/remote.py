@@ -31,7 +31,7 @@ class RemoteTable(nn.Module, ABC):
 
     @abstractmethod
     def set_rate(self, factor: float) -> None:
-        """The learning rate of the next update, as a factor of the one training begins with."""
+        """The learning rate of rows looked up from now on, as a factor of the one training begins with."""
 
 
 @dataclass(frozen=True)

@@ -47,8 +47,8 @@ class Optimizers:
         for optimizer in self.named.values():
             optimizer.zero_grad(set_to_none=True)
 
-    def before_gradients(self, number: int) -> None:
-        """Tells the tables that are updated as soon as their gradient is known how far: as :meth:`step` does."""
+    def announce(self, number: int) -> None:
+        """Before anything is looked up: tells a table that the backward pass updates the learning rate of the step."""
         for table in self._fused:
             table.set_rate(self._factor(number))
 

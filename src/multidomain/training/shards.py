@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import logging
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -35,9 +36,20 @@ from .config import TrainingConfig
 from .optimizers import sparse_tables
 
 TABLE = "inputs.embedding.table.weight"
-INSTALL = "pip install --no-deps torchrec==1.8.0 fbgemm-gpu-cpu==1.8.0 tensordict==0.15.3 pyre-extensions==0.0.32 typing-inspect==0.9.0 pyvers==0.2.3 # and: pip install mypy-extensions cloudpickle"  # noqa: E501
+INSTALL = (
+    "pip install --no-deps torchrec==1.8.0 fbgemm-gpu-cpu==1.8.0 tensordict==0.15.3 pyre-extensions==0.0.32 "
+    "typing-inspect==0.9.0 mypy-extensions pyvers==0.2.3"
+)
 MODULES = ["torchrec.distributed.model_parallel", "torchrec.distributed.embedding"]
-_PACKAGES = ("torchrec", "fbgemm_gpu", "tensordict", "pyre_extensions", "typing_inspect", "pyvers")
+_PACKAGES = (
+    "torchrec",
+    "fbgemm_gpu",
+    "tensordict",
+    "pyre_extensions",
+    "typing_inspect",
+    "mypy_extensions",
+    "pyvers",
+)
 _START, _END = "table-start.safetensors", "table-end.safetensors"
 _EPS = 1e-8  # that of RowwiseAdagrad
 
@@ -48,6 +60,11 @@ def share_of_rows(rows: int, worker: int | None = None, of: int | None = None) -
     return slice(min(rows, size * mine), min(rows, size * (mine + 1)))
 
 
+def missing() -> list[str]:
+    """The packages of TorchRec that are not installed."""
+    return [name for name in _PACKAGES if importlib.util.find_spec(name) is None]
+
+
 def check(model: MultiDomainModel, number: int, device: torch.device) -> None:
     """Look whether so many workers can share the table.
 
@@ -55,10 +72,9 @@ def check(model: MultiDomainModel, number: int, device: torch.device) -> None:
         ConfigurationError: TorchRec is not installed; the device is no CPU; the table has dense gradients, or too few
             rows.
     """
-    missing = [name for name in _PACKAGES if importlib.util.find_spec(name) is None]
-    if missing:
+    if lacking := missing():
         raise ConfigurationError(
-            f"training: embedding_shards needs TorchRec, and {', '.join(missing)} cannot be found. Install it beside "
+            f"training: embedding_shards needs TorchRec, and {', '.join(lacking)} cannot be found. Install it beside "
             f"PyTorch 2.13 with\n    {INSTALL}\n(without --no-deps, pip would replace packages), or leave "
             "embedding_shards out."
         )
@@ -141,7 +157,7 @@ class ShardedTable(RemoteTable):
         return last[:0].sum()
 
     def set_rate(self, factor: float) -> None:
-        """The learning rate of the update that the next backward pass makes: `lr` times a factor."""
+        """See :class:`RemoteTable`: `lr` times the factor."""
         self.steps += 1
         optimizer = self._parallel[0].fused_optimizer
         for group in optimizer.param_groups:
@@ -171,6 +187,7 @@ def _parallel(rows: int, features: int, lr: float, weight_decay: float) -> Any:
             f"training: embedding_shards: TorchRec does not load here ({error}). Install the versions that fit "
             f"PyTorch 2.13:\n    {INSTALL}"
         ) from error
+    logging.getLogger("torch.fx._symbolic_trace").setLevel(logging.ERROR)  # warns of what TorchRec calls
     comm_ops.set_gradient_division(False)  # each worker's loss is its part of the batch's: gradients add up
     holder = nn.Module()
     tables = [EmbeddingConfig(num_embeddings=rows, embedding_dim=features, name="rows", feature_names=["row"])]

@@ -59,6 +59,7 @@ class Step:
             TrainingError: an earlier step went wrong, and this one cannot be taken for it.
         """
         try:
+            self.optimizers.announce(number)
             with autocast(self.device, self.precision):
                 scores = self.model(batch)
                 auxiliary = self.model.auxiliary_loss()
@@ -67,7 +68,6 @@ class Step:
             for table in self._remote:
                 loss = loss + table.anchor()
             self.optimizers.zero_grad()
-            self.optimizers.before_gradients(number)
             loss.backward()  # type: ignore[no-untyped-call]
             loss = self._watched(step, batch, loss)
         except Exception:
