@@ -27,6 +27,9 @@ _NAMES = {
 }
 
 
+_PIECE = 1 << 24  # bytes read at once
+
+
 @dataclass(frozen=True)
 class Shape:
     """A tensor that is not there yet."""
@@ -62,11 +65,14 @@ def put(path: Path, name: str, values: Tensor, first: int = 0) -> None:
         file.write(plain.flatten().view(torch.uint8).numpy().data)
 
 
-def rows_of(path: Path, name: str, rows: slice) -> Tensor:
-    """Some rows of a tensor; the others are not read."""
+def fill(rows: Tensor, path: Path, name: str, first: int) -> None:
+    """Reads, into a tensor (n, …), the rows ``first`` to ``first + n - 1`` of one in a file, a few at a time."""
+    at_once = max(_PIECE // max(rows[:1].nbytes, 1), 1)
     with safe_open(path, framework="pt") as file:
-        found: Tensor = file.get_slice(name)[rows]
-        return found.clone()
+        stored = file.get_slice(name)
+        for start in range(0, len(rows), at_once):
+            end = min(start + at_once, len(rows))
+            rows[start:end] = stored[first + start : first + end]
 
 
 def tensors_but(path: Path, *names: str) -> dict[str, Tensor]:

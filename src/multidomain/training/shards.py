@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from ..disk import require_space
 from ..errors import ConfigurationError
 from ..layers.remote import RemoteTable
-from ..layers.synchronised import meet, object_from_first, rank, workers
+from ..layers.synchronised import meet, object_from_first, peers_watched, rank, workers
 from ..models.base import MultiDomainModel
 from . import pieces
 from .config import TrainingConfig
@@ -168,7 +168,8 @@ class ShardedTable(RemoteTable):
         from torchrec import KeyedJaggedTensor
 
         asked = KeyedJaggedTensor(keys=["row"], values=rows, lengths=torch.tensor([len(rows)]))
-        vectors: Tensor = self._parallel[0].module.table(asked).wait()["row"].values()
+        with peers_watched():
+            vectors: Tensor = self._parallel[0].module.table(asked).wait()["row"].values()
         self._last = vectors
         return vectors
 
@@ -254,7 +255,7 @@ class Shards:
             lr=config.embedding_learning_rate or config.learning_rate,
             weight_decay=config.embedding_weight_decay,
         )
-        self.table.weight.copy_(pieces.rows_of(folder / _START, TABLE, self.table.own))
+        self._fill(self.table.weight, folder / _START, TABLE)
         self.best = torch.zeros(0, features)
         self._put(self.table)
 
@@ -267,7 +268,9 @@ class Shards:
 
     def remember(self) -> None:
         """Keep a copy of the own rows: they are of the best epoch."""
-        self.best = self.table.weight.clone()
+        if len(self.best) != len(self.table.weight):
+            self.best = torch.empty_like(self.table.weight)
+        self.best.copy_(self.table.weight)
 
     def finish(self) -> None:
         """Leave the table of the best epoch in a file."""
@@ -278,12 +281,12 @@ class Shards:
         path, last_is_best = object_from_first((path, last_is_best))
         if path is None:
             return
-        of, own = f"embeddings.{self.place}", self.table.own
-        self.table.weight.copy_(pieces.rows_of(path / "model.safetensors", TABLE, own))
-        self.table.square.copy_(pieces.rows_of(path / "optimizers.safetensors", f"{of}.square", own))
-        self.table.steps = int(pieces.mapped(path / "optimizers.safetensors", f"{of}.step"))
-        name = "model" if last_is_best else "best"
-        self.best = pieces.rows_of(path / f"{name}.safetensors", TABLE, own)
+        model, optimizers, best = (path / f"{name}.safetensors" for name in ("model", "optimizers", "best"))
+        self._fill(self.table.weight, model, TABLE)
+        self._fill(self.table.square, optimizers, f"embeddings.{self.place}.square")
+        self.table.steps = int(pieces.mapped(optimizers, f"embeddings.{self.place}.step"))
+        self.best = torch.empty_like(self.table.weight)
+        self._fill(self.best, model if last_is_best else best, TABLE)
 
     def save(self, folder: Path | None, parts: Mapping[str, Mapping[str, Tensor]], last_is_best: bool) -> None:
         """Write a checkpoint's files, the same as those of one worker.
@@ -318,6 +321,9 @@ class Shards:
     def nbytes(self) -> int:
         """What the table takes in a checkpoint, at most."""
         return 4 * self.rows * (2 * self.features + 1)
+
+    def _fill(self, rows: Tensor, path: Path, name: str) -> None:
+        pieces.fill(rows, path, name, self.table.own.start)
 
     def _shape(self) -> pieces.Shape:
         return pieces.Shape((self.rows, self.features))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
@@ -68,7 +70,8 @@ class Step:
             for table in self._remote:
                 loss = loss + table.anchor()
             self.optimizers.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
+            with synchronised.peers_watched() if self._remote else nullcontext():
+                loss.backward()  # type: ignore[no-untyped-call]
             loss = self._watched(step, batch, loss)
         except Exception:
             self.guard.check(epoch)  # what went wrong a few steps ago explains more
