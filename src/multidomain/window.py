@@ -72,36 +72,27 @@ class Window:
 
     def known(self, rows: ir.Table, column: str) -> ir.Table:
         """The rows that are read."""
-        import ibis
-
-        for moment, inside in ((self.end, _before), (self.earliest, _from)):
-            if moment is not None:
-                rows = rows.filter(inside(rows[column], ibis.literal(moment).cast(rows[column].type())))
-        return rows
+        return _between(rows, column, self.earliest, self.end)
 
     def examples(self, rows: ir.Table, column: str = "timestamp") -> ir.Table:
         """Of the rows that are read those that are trained and judged on."""
-        import ibis
-
-        if self.first is None:
-            return rows
-        return rows.filter(rows[column] >= ibis.literal(self.first).cast(rows[column].type()))
+        return _between(rows, column, self.first, None)
 
     def earlier(self, rows: ir.Table, column: str = "timestamp") -> ir.Table:
-        """The others."""
-        import ibis
-
-        if self.first is None:
-            return rows.limit(0)
-        return rows.filter(rows[column] < ibis.literal(self.first).cast(rows[column].type()))
+        """The others; asked for where there may be some, with ``days``."""
+        return _between(rows, column, None, self.first)
 
 
-def _before(column: Any, moment: Any) -> Any:
-    return column < moment
+def _between(rows: ir.Table, column: str, start: datetime | None, end: datetime | None) -> ir.Table:
+    """The rows from ``start`` on and before ``end``; None is no bound."""
+    import ibis
 
-
-def _from(column: Any, moment: Any) -> Any:
-    return column >= moment
+    time = rows[column]
+    if start is not None:
+        rows = rows.filter(time >= ibis.literal(start).cast(time.type()))
+    if end is not None:
+        rows = rows.filter(time < ibis.literal(end).cast(time.type()))
+    return rows
 
 
 def _day(given: Any) -> date | None:
