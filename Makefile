@@ -11,7 +11,7 @@ export GOMP_SPINCOUNT ?= 4000
 
 REDIS := .redis
 
-.PHONY: run test test-redis test-cluster test-airflow airflow redis spark lint format viz mlflow serve bench clean install
+.PHONY: run test test-redis test-cluster test-airflow test-sharded airflow redis spark lint format viz mlflow serve bench clean install
 .DEFAULT_GOAL := run
 
 run: $(READY)
@@ -63,6 +63,16 @@ $(AIRFLOW)/.ready:
 
 test-airflow: $(READY) $(AIRFLOW)/.ready
 	MULTIDOMAIN_AIRFLOW=$(abspath $(AIRFLOW))/bin/airflow $(BIN)/python -m pytest tests/test_airflow.py $(ARGS)
+
+# TorchRec beside the rest, for tables divided among workers; without it those tests skip.
+SHARDED := $(VENV)/.sharded
+
+$(SHARDED): $(READY) requirements-sharded.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) --no-deps --requirement requirements-sharded.txt
+	touch $@
+
+test-sharded: $(SHARDED)
+	$(BIN)/python -m pytest tests/training/test_sharded.py $(ARGS)
 
 lint: $(READY)
 	$(BIN)/ruff check .

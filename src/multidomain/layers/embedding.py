@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from ..batch import Batch
 from ..inputs import PADDING, UNKNOWN, InputSchema
 from .exporting import exporting
-from .lookup import Ids, Lookup, indices, layout, own_and_once
+from .lookup import Ids, Lookup, Table, indices, layout, own_and_once
+from .remote import fetched
 from .synchronised import draws, total
 
 WORTH = 30_000  # repeated ids from which on pooling them apart is faster (measured with 100 and 500 rows)
@@ -30,7 +31,8 @@ class Embedded:
 
     fields: Tensor
     lookup: Lookup
-    _table: nn.Embedding
+    _table: Table
+    _found: Lookup  # the same ids, where they lie in that table
     _history: dict[str, int]  # history field -> its place among the fields looked up
 
     @property
@@ -50,7 +52,7 @@ class Embedded:
 
     def history(self, field: str) -> Tensor:
         """(B, T, d): one history field, event by event, padding zero. Looked up only when asked for."""
-        ids, rows = self.lookup.field(self._history[field])
+        ids, rows = self._found.field(self._history[field])
         embedded: Tensor = self._table(rows)
         return embedded * (ids != PADDING).unsqueeze(-1)
 
@@ -61,7 +63,7 @@ class Embedded:
         return (embedded * (ids != PADDING).unsqueeze(-1)).flatten(2)
 
     def _past(self) -> list[tuple[Tensor, Tensor]]:
-        return [self.lookup.field(place) for place in self._history.values()]
+        return [self._found.field(place) for place in self._history.values()]
 
 
 class InputEmbedding(nn.Module):
@@ -133,12 +135,13 @@ class InputEmbedding(nn.Module):
             IndexError: an id outside its vocabulary (looked for on the CPU only, where looking is cheap).
         """
         looked_up = Lookup(batch.rows, tuple(self._ids(*part) for part in self._parts(batch)))
-        pooled = looked_up if self.pool_history else looked_up.without(*self._histories)
-        fields = pooled.pooled(self.table)  # (B, lookups, d)
+        table, found = fetched(self.table, looked_up)
+        pooled = found if self.pool_history else found.without(*self._histories)
+        fields = pooled.pooled(table)  # (B, lookups, d)
         if self._numerical:
             fields = torch.cat([fields, batch.numerical.unsqueeze(-1) * self.numerical_weight], dim=1)
         past = dict(zip(self._history, range(*self._histories), strict=True))
-        return Embedded(fields=fields, lookup=looked_up, _table=self.table, _history=past)
+        return Embedded(fields=fields, lookup=looked_up, _table=table, _found=found, _history=past)
 
     def _parts(self, batch: Batch) -> list[tuple[list[Tensor], tuple[int, ...]]]:
         """Ids and the fields they are of: of every row and, in a part of their own, of one row that stands for all.

@@ -9,14 +9,34 @@ from bisect import bisect_left
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import accumulate
+from typing import Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..inputs import PADDING
 from .exporting import exporting
 from .exporting import pooled as exported_pooled
 from .pooling import pooled_sum
+
+
+class Table(Protocol):
+    """Vectors (V, d) that are read by row, as of ``nn.Embedding``."""
+
+    @property
+    def weight(self) -> Tensor:
+        """(V, d)."""
+
+    @property
+    def embedding_dim(self) -> int:
+        """d."""
+
+    @property
+    def sparse(self) -> bool:
+        """Whether the gradient is a sparse tensor."""
+
+    def __call__(self, rows: Tensor, /) -> Tensor:
+        """(...) -> (..., d)."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +69,7 @@ class Ids:
         ids, rows = (torch.cat([of[:, :before], of[:, after:]], dim=1) for of in (self.ids, self.rows))
         return Ids(ids=ids, rows=rows, lengths=lengths, fields=fields)
 
-    def pooled(self, table: nn.Embedding) -> Tensor:
+    def pooled(self, table: Table) -> Tensor:
         """(B or 1, number of fields, width of the table): the mean over the ids present of each field."""
         batch, columns = self.rows.shape
         if columns == 0:
@@ -145,7 +165,7 @@ class Lookup:
         """Less the fields in the places ``first`` to ``last - 1``."""
         return Lookup(self.rows, tuple(part.without(first, last) for part in self.parts))
 
-    def pooled(self, table: nn.Embedding) -> Tensor:
+    def pooled(self, table: Table) -> Tensor:
         """(B, number of fields looked up, width of the table): the mean over the ids present of each field."""
         if len(self.parts) == 1:
             return self.parts[0].pooled(table).expand(self.rows, -1, -1)

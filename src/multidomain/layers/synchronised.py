@@ -10,7 +10,8 @@ is asked may depend on the model and on totals, never on a process's own rows.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -122,6 +123,11 @@ def object_from_first(value: Any) -> Any:
     return held[0]
 
 
+def meet() -> None:
+    """Wait until all processes are here."""
+    total(torch.zeros(1))
+
+
 def draws(shape: tuple[int, ...], device: torch.device) -> Tensor:
     """A uniform random number for each row (B,) or for each part of it (B, …): one process would draw the same."""
     if alone():
@@ -165,6 +171,17 @@ def _summed(x: Tensor) -> Tensor:
 
 def _counts(rows: int) -> list[int]:
     return [int(one) for one in padded(torch.tensor([rows]), 1)]
+
+
+@contextmanager
+def peers_watched() -> Iterator[None]:
+    """Within, messages are sent that are not this module's; one that fails raises LostPeer, too."""
+    try:
+        yield
+    except RuntimeError as error:  # gloo has no error of its own
+        if isinstance(error, LostPeer) or not (isinstance(error, dist.DistError) or "gloo" in str(error)):
+            raise
+        raise LostPeer(f"Worker {rank()} of {workers()} lost the others: {error}") from error
 
 
 def _together(collective: Callable[..., Any], *arguments: Any, **options: Any) -> None:

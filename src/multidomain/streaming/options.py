@@ -137,6 +137,7 @@ def check_training(training: TrainingConfig, options: StreamOptions) -> None:
         "negative_rate": (1.0, "every row is learnt once"),
         "sample_weight": (False, "every row counts the same"),
         "workers": (1, "one process follows it"),
+        "embedding_shards": ("none", "one process follows it"),
     }
     for name, (wanted, why) in plain.items():
         if getattr(training, name) != wanted:

@@ -13,10 +13,10 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ..disk import require_space
@@ -24,6 +24,10 @@ from ..tensors import EncodedSplit
 from .checkpoint_folder import CheckpointFolder
 from .config import TrainingConfig
 from .optimizers import Optimizers
+from .pieces import tensors_but
+
+if TYPE_CHECKING:
+    from .shards import Shards
 
 logger = logging.getLogger(__name__)
 
@@ -87,11 +91,12 @@ class Checkpoints(CheckpointFolder):
     Args:
         folder: made when needed; nobody else's.
         identity: see :func:`fingerprint`. A checkpoint of another identity is not used, and a message says why.
+        shards: where the table is divided among workers: they read and write their rows of the same files.
     """
 
-    def __init__(self, folder: Path | str, identity: Mapping[str, str]) -> None:
+    def __init__(self, folder: Path | str, identity: Mapping[str, str], shards: Shards | None = None) -> None:
         super().__init__(folder, "epoch")
-        self.identity = dict(identity)
+        self.identity, self._shards = dict(identity), shards
 
     def restore(self, model: nn.Module, optimizers: Optimizers) -> TrainingState:
         """Puts model and optimizers where the newest checkpoint left them; a fresh state when there is none to use."""
@@ -105,7 +110,11 @@ class Checkpoints(CheckpointFolder):
             model.load_state_dict(weights)
             load_optimizer_tensors(optimizers, moments)
             logger.info("Training goes on after epoch %d, from %s", state.epoch, path)
+            if self._shards:
+                self._shards.restore(path, state.best_epoch == state.epoch)
             return state
+        if self._shards:
+            self._shards.restore(None, False)
         return TrainingState()
 
     def save(self, model: nn.Module, optimizers: Optimizers, state: TrainingState) -> None:
@@ -116,12 +125,19 @@ class Checkpoints(CheckpointFolder):
         """
         weights, moments = plain_weights(model), optimizer_tensors(optimizers)
         best = {} if state.best_epoch == state.epoch else state.best_weights
-        needed = sum(t.nbytes for part in (weights, moments, best) for t in part.values())
+        parts = {"model": weights, "optimizers": moments, "best": best}
+        needed = sum(t.nbytes for part in parts.values() for t in part.values())
+        if self._shards:
+            parts["optimizers"] = self._shards.whole_names(moments)
+            needed += self._shards.nbytes
         numbers = {"history": state.history, "best_epoch": state.best_epoch, "best_score": state.best_score}
 
         def fill(folder: Path) -> None:
-            for name, tensors in {"model": weights, "optimizers": moments, "best": best}.items():
-                save_file(tensors, folder / f"{name}.safetensors")
+            if self._shards:
+                self._shards.save(folder, parts, state.best_epoch == state.epoch)
+            else:
+                for name, tensors in parts.items():
+                    save_file(tensors, folder / f"{name}.safetensors")
             text = json.dumps({"fingerprint": self.identity, **numbers}, indent=1)
             (folder / "state.json").write_text(text, encoding="utf-8")
 
@@ -132,10 +148,13 @@ class Checkpoints(CheckpointFolder):
         differing = [part for part, digest in self.identity.items() if raw["fingerprint"].get(part) != digest]
         if differing:
             raise _Different(f"it was made with other {' and '.join(differing)}. Training starts afresh.")
-        weights, moments = load_file(path / "model.safetensors"), load_file(path / "optimizers.safetensors")
+        apart = self._shards.names if self._shards else ()
+        weights, moments = (tensors_but(path / f"{name}.safetensors", *apart) for name in ("model", "optimizers"))
+        if self._shards:
+            moments = self._shards.own_names(moments)
         state = TrainingState(raw["history"], raw["best_epoch"], raw["best_score"])
         last_is_best = state.best_epoch == state.epoch
-        state.best_weights = weights if last_is_best else load_file(path / "best.safetensors")
+        state.best_weights = weights if last_is_best else tensors_but(path / "best.safetensors", *apart)
         return state, weights, moments
 
 
@@ -143,9 +162,10 @@ class _Different(Exception):
     """A checkpoint of another run."""
 
 
-def plain_weights(model: nn.Module) -> dict[str, Tensor]:
-    """A copy of the model's state on the CPU: every tensor contiguous and in memory of its own."""
-    return {name: value.detach().to("cpu", copy=True).contiguous() for name, value in model.state_dict().items()}
+def plain_weights(model: nn.Module, *apart: str) -> dict[str, Tensor]:
+    """A copy of the model's state on the CPU, less what is named: every tensor contiguous, in memory of its own."""
+    state = {name: value for name, value in model.state_dict().items() if name not in apart}
+    return {name: value.detach().to("cpu", copy=True).contiguous() for name, value in state.items()}
 
 
 def optimizer_tensors(optimizers: Optimizers) -> dict[str, Tensor]:

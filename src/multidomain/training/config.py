@@ -15,6 +15,7 @@ _CHOICES = {
     "schedule": ("constant", "cosine"),
     "embedding_optimizer": ("adam", "rowwise_adagrad"),
     "precision": ("auto", "float32", "bfloat16"),
+    "embedding_shards": ("none", "rows"),
 }
 _WHOLE = ("epochs", "batch_size", "evaluation_batch_size", "shuffle_window", "workers")
 _POSITIVE = ("learning_rate", "embedding_learning_rate", "clip_norm")
@@ -22,7 +23,7 @@ _NOT_NEGATIVE = ("weight_decay", "embedding_weight_decay")
 _SWITCHES = ("sample_weight",)
 # settings of no account at their default: results made before are the same
 _LATER = ("negative_rate", "sample_weight", "precision")
-_HOW = ("workers",)  # settings that say how it is computed: results are the same
+_HOW = ("workers", "embedding_shards")  # settings that say how it is computed: results are the same
 _MAY_BE_NONE = ("embedding_learning_rate", "clip_norm", "patience")
 
 
@@ -55,6 +56,9 @@ class TrainingConfig:
             moments and scores of evaluation are float32 always.
         workers: processes on this machine that train together, each on its share of the rows of every batch; see
             :mod:`.workers`. Under torchrun, torchrun says how many.
+        embedding_shards: what each worker holds of the embedding table: ``none``, all of it; ``rows``, its share of the
+            rows (:mod:`.shards`), which needs TorchRec, ``embedding_optimizer: rowwise_adagrad`` and no `clip_norm`.
+            A single worker holds all of it either way.
 
     Raises:
         ConfigurationError: an unknown key, a value of another type or out of range.
@@ -78,6 +82,7 @@ class TrainingConfig:
     sample_weight: bool = False
     precision: str = "auto"
     workers: int = 1
+    embedding_shards: str = "none"
 
     def __new__(cls, **values: Any) -> TrainingConfig:
         """Names an unknown key before the generated constructor meets it."""
@@ -95,7 +100,8 @@ class TrainingConfig:
     def settings(self) -> dict[str, Any]:
         """What a result depends on: every setting, less those that came later and are at their default.
 
-        The number of workers is not among them: it changes rounding alone, and a run may go on with another.
+        The number of workers and what they hold are not among them: that changes rounding alone, and a run may go on
+        with another.
         """
         plain = {field.name: field.default for field in fields(self) if field.name in _LATER}
         kept = {key: value for key, value in asdict(self).items() if key not in _HOW}
@@ -109,6 +115,7 @@ class TrainingConfig:
                 if problem:
                     raise ConfigurationError(f"training: {field.name} must be {problem}, got {value!r}.")
         self.check_workers(self.workers)
+        self._check_shards()
 
     def check_workers(self, workers: int) -> None:
         """Raises a ConfigurationError when a batch has fewer rows than there are workers to share them."""
@@ -116,6 +123,21 @@ class TrainingConfig:
             raise ConfigurationError(
                 f"training: workers is {workers}, but a batch has {self.batch_size} rows (batch_size): some workers "
                 "would have none. Choose fewer workers or a larger batch_size, which is of all workers together."
+            )
+
+    def _check_shards(self) -> None:
+        if self.embedding_shards == "none":
+            return
+        if self.embedding_optimizer != "rowwise_adagrad":
+            raise ConfigurationError(
+                f"training: embedding_shards is '{self.embedding_shards}', which goes with embedding_optimizer: "
+                f"rowwise_adagrad alone, got '{self.embedding_optimizer}'. Set that (it wants an "
+                "embedding_learning_rate of 0.01 to 0.1), or embedding_shards: none."
+            )
+        if self.clip_norm is not None:
+            raise ConfigurationError(
+                f"training: embedding_shards is '{self.embedding_shards}': rows are then updated before the norm of "
+                f"all gradients is known, so clip_norm must be null, got {self.clip_norm:g}."
             )
 
 

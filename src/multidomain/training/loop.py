@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
-from contextlib import closing
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -34,6 +34,7 @@ from .moments import settle_moments
 from .optimizers import Optimizers
 from .prediction import logits
 from .sampling import offset
+from .shards import Shards
 from .step import Step
 from .weights import sample_weights
 from .workers import Job, fit_together, several
@@ -123,22 +124,38 @@ def fit_here(
     show_progress: bool,
     architecture: Mapping[str, Any] | None,
     after_epoch: Callable[[Mapping[str, float]], None] | None = None,
+    *,
+    table: Path | None = None,
 ) -> TrainingResult:
-    """:func:`fit` in this process: alone, or as one of the workers."""
+    """:func:`fit` in this process: alone, or as one of the workers; `table` is where one divided among them is."""
     first = synchronised.rank() == 0
     chosen = choose_device(device)
     use_available_cores(synchronised.workers())
     keep_freed_memory()
-    run = _Run(model.to(chosen), train, validation, config, seed, chosen, show_progress and first)
-    if model.logit_offset is None:  # not of an earlier training
-        model.logit_offset = offset(config.negative_rate)
-    kept: Checkpoints | None = None  # the first worker's alone
+    identity: dict[str, str] = {}
     if first:
         require_room(checkpoints, model)
         identity = fingerprint(model, train, validation, config, seed=seed, architecture=architecture)
-        kept = Checkpoints(checkpoints, identity)
-    with torch.random.fork_rng(devices=[chosen] if chosen.type == "cuda" else []):
-        return run.all_epochs(kept, after_epoch)
+    if model.logit_offset is None:  # not of an earlier training
+        model.logit_offset = offset(config.negative_rate)
+    with _divided(model.to(chosen), config, table) as shards:
+        run = _Run(model, train, validation, config, seed, chosen, show_progress and first, shards)
+        kept = Checkpoints(checkpoints, identity, shards) if first else None  # the first worker's alone
+        with torch.random.fork_rng(devices=[chosen] if chosen.type == "cuda" else []):
+            return run.all_epochs(kept, after_epoch)
+
+
+@contextmanager
+def _divided(model: MultiDomainModel, config: TrainingConfig, folder: Path | None) -> Iterator[Shards | None]:
+    """Within, the model's table is divided among the workers, if it was handed over for that."""
+    if folder is None:
+        yield None
+        return
+    shards = Shards(model, config, folder)
+    try:
+        yield shards
+    finally:
+        shards.give_back()
 
 
 def check_labels(split: EncodedSplit) -> None:
@@ -166,7 +183,9 @@ class _Run:
         seed: int,
         device: torch.device,
         show_progress: bool,
+        shards: Shards | None = None,
     ) -> None:
+        self.shards = shards
         self.model, self.validation, self.config, self.seed, self.device = model, validation, config, seed, device
         self.show_progress = show_progress
         self.loader = EpochLoader(
@@ -196,7 +215,7 @@ class _Run:
     def all_epochs(
         self, checkpoints: Checkpoints | None, after_epoch: Callable[[Mapping[str, float]], None] | None
     ) -> TrainingResult:
-        state = checkpoints.restore(self.model, self.optimizers) if checkpoints else TrainingState()
+        state = checkpoints.restore(self.model, self.optimizers) if checkpoints else self._begin()
         agree(self.model, self.optimizers, state)
         resumed, told = state.epoch, after_epoch or (lambda _: None)
         for line in state.history:
@@ -205,7 +224,11 @@ class _Run:
             self._one_epoch(state)
             if checkpoints:
                 checkpoints.save(self.model, self.optimizers, state)
+            elif self.shards:
+                self.shards.save(None, {}, state.best_epoch == state.epoch)
             told(state.history[-1])
+        if self.shards:
+            self.shards.finish()
         if checkpoints is None:
             return TrainingResult(state.history, state.best_epoch, resumed)
         self.model.load_state_dict(state.best_weights)
@@ -221,6 +244,12 @@ class _Run:
         )
         self._say_if_still_rising(state)
         return TrainingResult(state.history, state.best_epoch, resumed)
+
+    def _begin(self) -> TrainingState:
+        """Of a worker that is not the first, which reads what there is."""
+        if self.shards:
+            self.shards.restore(None, False)
+        return TrainingState()
 
     def _say_if_still_rising(self, state: TrainingState) -> None:
         """A log of few rows has few steps in an epoch: the number of epochs that suits a large one ends too early."""
@@ -263,6 +292,8 @@ class _Run:
             logger.info("epoch %d: %s", epoch, ", ".join(f"{key} {value:.4f}" for key, value in shown.items()))
         if better:
             state.best_epoch, state.best_score, state.best_weights = epoch, score, plain_weights(self.model)
+            if self.shards:
+                self.shards.remember()
 
     def _train(self, epoch: int, bar: _Bar) -> tuple[float, int]:
         """Mean loss and number of rows of the epoch."""

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ..layers.domain_linear import DomainLinear, StarLinear
+from ..layers.remote import RemoteTable
 from .config import TrainingConfig
 from .domain_optimizer import DomainAdam
 from .embedding_optimizer import LazyAdam
@@ -17,7 +18,7 @@ _UNDECAYED = ("bias", "domain_weight", "domain_bias", "codebooks")
 
 
 class Optimizers:
-    """Every parameter of a model under one of at most three optimizers.
+    """Every parameter of a model under one of at most three optimizers, but for a table divided among workers.
 
     Attributes:
         named: ``dense``, ``domains`` and ``embeddings``, as far as the model has such parameters.
@@ -38,6 +39,7 @@ class Optimizers:
             decay = config.embedding_weight_decay
             kind = RowwiseAdagrad if config.embedding_optimizer == "rowwise_adagrad" else LazyAdam
             self.named["embeddings"] = kind(sparse, lr=rate, weight_decay=decay)
+        self._fused = [module for module in model.modules() if isinstance(module, RemoteTable)]
         self._rates = {name: one.param_groups[0]["lr"] for name, one in self.named.items()}
 
     def zero_grad(self) -> None:
@@ -45,15 +47,22 @@ class Optimizers:
         for optimizer in self.named.values():
             optimizer.zero_grad(set_to_none=True)
 
+    def announce(self, number: int) -> None:
+        """Before anything is looked up: tells a table that the backward pass updates the learning rate of the step."""
+        for table in self._fused:
+            table.set_rate(self._factor(number))
+
     def step(self, number: int) -> None:
         """Updates all parameters; `number` counts the steps since training began, from 0."""
-        factor = 1.0
-        if self.config.schedule == "cosine":
-            factor = 0.5 * (1 + math.cos(math.pi * number / self._total))
+        factor = self._factor(number)
         for name, optimizer in self.named.items():
             for group in optimizer.param_groups:
                 group["lr"] = self._rates[name] * factor
             optimizer.step()
+
+    def _factor(self, number: int) -> float:
+        """Of the learning rates."""
+        return 0.5 * (1 + math.cos(math.pi * number / self._total)) if self.config.schedule == "cosine" else 1.0
 
 
 def sparse_tables(model: nn.Module) -> list[Tensor]:

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..layers.synchronised import gathered, share
+from ..layers.synchronised import gathered, share, workers
 from ..tensors import EncodedSplit
 from .device import choose_device, use_available_cores
 from .loading import ordered_batches
@@ -39,7 +39,15 @@ def logits(
         with torch.inference_mode():
             batches = ordered_batches(split, batch_size, device, share(split.rows) if together else None)
             scores = [model(batch).float() for batch in batches]
+            for _ in range(_rounds(split, batch_size) - len(scores) if together else 0):  # others have a batch left
+                model(split.batch(slice(0, 0)).to(device))
     finally:
         model.train(training)
     every = torch.cat(scores) if scores else torch.zeros(0, device=device)
     return (gathered(every) if together else every).cpu().numpy()
+
+
+def _rounds(split: EncodedSplit, batch_size: int) -> int:
+    """The most batches that a process has of its share of the rows: all look into a divided table together."""
+    most = -(-split.rows // workers())
+    return -(-most // batch_size)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from ..batch import Batch
 from ..layers import synchronised
+from ..layers.remote import RemoteTable
 from ..models.base import MultiDomainModel
 from .device import autocast
 from .exchange import GradientExchange
@@ -41,6 +44,7 @@ class Step:
     ) -> None:
         self.model, self.optimizers, self.guard = model, optimizers, guard
         self.device, self.offset, self.precision, self.exchange = device, offset, precision, exchange
+        self._remote = [module for module in model.modules() if isinstance(module, RemoteTable)]
 
     def __call__(self, batch: Batch, *, epoch: int, step: int, number: int) -> tuple[Tensor, Tensor]:
         """Learn one batch.
@@ -57,13 +61,17 @@ class Step:
             TrainingError: an earlier step went wrong, and this one cannot be taken for it.
         """
         try:
+            self.optimizers.announce(number)
             with autocast(self.device, self.precision):
                 scores = self.model(batch)
                 auxiliary = self.model.auxiliary_loss()
             of_sample = scores.float() - self.offset if self.offset else scores.float()
             loss = self._loss(of_sample, batch, auxiliary.float())
+            for table in self._remote:
+                loss = loss + table.anchor()
             self.optimizers.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
+            with synchronised.peers_watched() if self._remote else nullcontext():
+                loss.backward()  # type: ignore[no-untyped-call]
             loss = self._watched(step, batch, loss)
         except Exception:
             self.guard.check(epoch)  # what went wrong a few steps ago explains more

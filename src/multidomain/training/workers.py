@@ -30,7 +30,7 @@ import time
 import traceback
 import uuid
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -44,7 +44,7 @@ from ..errors import ConfigurationError, DataError, UserError
 from ..layers.synchronised import LostPeer, object_from_first
 from ..models.base import MultiDomainModel
 from ..tensors import EncodedSplit
-from . import torchrun
+from . import shards, torchrun
 from .checkpoint import plain_weights
 from .config import TrainingConfig
 from .device import available_cores, choose_device
@@ -62,7 +62,7 @@ _IDLE = timedelta(days=7)  # under torchrun the others wait while the first prep
 
 @dataclass(frozen=True)
 class Job:
-    """One training, as :func:`.loop.fit` takes it."""
+    """One training, as :func:`.loop.fit` takes it; and where its table is, if that is divided among the workers."""
 
     model: MultiDomainModel
     train: EncodedSplit
@@ -73,6 +73,7 @@ class Job:
     device: str | torch.device | None
     show_progress: bool
     architecture: Mapping[str, Any] | None
+    table: Path | None = None
 
     def packed(self) -> bytes:
         """What another process needs; the rows are read from their folder there."""
@@ -105,6 +106,8 @@ class Job:
                 f"training: workers is {here}, but this machine has {torch.cuda.device_count()} GPUs, and each worker "
                 "takes one. Choose fewer workers, or device: cpu."
             )
+        if self.config.embedding_shards != "none":
+            shards.check(self.model, number, choose_device(self.device))
         if choose_device(self.device).type == "cpu" and here > available_cores():
             logger.warning("%d workers share %d cores: fewer would be faster.", here, available_cores())
 
@@ -127,8 +130,9 @@ def fit_together(job: Job) -> TrainingResult:
         return _start(job)
     job.check(int(os.environ["WORLD_SIZE"]))
     _join(job.device, _IDLE)
-    object_from_first(job.packed())
-    return _fit(job)
+    with _folder(job) as folder, _handed_over(job, folder) as handed:
+        object_from_first(handed.packed())
+        return _fit(handed)
 
 
 def serve() -> None:
@@ -157,7 +161,9 @@ def _fit(job: Job) -> TrainingResult:
         torch.cuda.set_device(device)
     splits = (job.train, job.validation)
     shown = job.show_progress
-    return fit_here(job.model, *splits, job.config, job.seed, job.checkpoints, device, shown, job.architecture)
+    return fit_here(
+        job.model, *splits, job.config, job.seed, job.checkpoints, device, shown, job.architecture, table=job.table
+    )
 
 
 def _join(device: str | torch.device | None, timeout: timedelta, attempt: int = 0) -> None:
@@ -183,32 +189,50 @@ def _start(job: Job) -> TrainingResult:
 
     from .loop import TrainingResult
 
-    job.checkpoints.mkdir(parents=True, exist_ok=True)
-    for left_over in job.checkpoints.glob("workers-*"):
-        shutil.rmtree(left_over, ignore_errors=True)
-    with tempfile.TemporaryDirectory(prefix="workers-", dir=job.checkpoints) as name:
-        folder = Path(name)
-        (folder / _JOB).write_bytes(job.packed())
-        failure = _launched(job.config.workers, folder)
+    with _folder(job) as folder, _handed_over(job, folder) as handed:
+        (folder / _JOB).write_bytes(handed.packed())
+        failure = _launched(job.config, folder)
         if (folder / _ERROR).exists():
             raise _told(json.loads((folder / _ERROR).read_text(encoding="utf-8")))
         if failure is not None:
             raise TrainingError(failure)
-        job.model.load_state_dict(load_file(folder / _WEIGHTS))
-        result = json.loads((folder / _RESULT).read_text(encoding="utf-8"))
+        weights, result = load_file(folder / _WEIGHTS), json.loads((folder / _RESULT).read_text(encoding="utf-8"))
+        job.model.load_state_dict(weights, strict=handed.table is None)  # the table comes by itself
     job.model.logit_offset = result.pop("logit_offset")
     job.model.eval()
     return TrainingResult(**result)
 
 
-def _launched(number: int, folder: Path) -> str | None:
+@contextlib.contextmanager
+def _folder(job: Job) -> Iterator[Path]:
+    """For what this process and the workers tell each other by files; what a killed one has left is removed."""
+    job.checkpoints.mkdir(parents=True, exist_ok=True)
+    for left_over in job.checkpoints.glob("workers-*"):
+        shutil.rmtree(left_over, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix="workers-", dir=job.checkpoints) as name:
+        yield Path(name)
+
+
+@contextlib.contextmanager
+def _handed_over(job: Job, folder: Path) -> Iterator[Job]:
+    """The job as its workers get it: without the table, where that is to be divided among them."""
+    if job.config.embedding_shards == "none":
+        yield job
+        return
+    with shards.handed_over(job.model, folder):
+        yield replace(job, table=folder.resolve())
+
+
+def _launched(config: TrainingConfig, folder: Path) -> str | None:
     """Run the workers to their end; what to say if they were lost too often."""
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-    linux = sys.platform == "linux"
+    number, linux = config.workers, sys.platform == "linux"
     if linux:  # a warm process that workers are forked from, CUDA untouched: they start in no time, again too
-        multiprocessing.set_forkserver_preload(["torch._dynamo", "multidomain.training.loop", "multidomain.models"])
+        more = [] if config.embedding_shards == "none" else shards.MODULES
+        needed = ["torch._dynamo", "multidomain.training.loop", "multidomain.models", *more]
+        multiprocessing.set_forkserver_preload(needed)
     launch = LaunchConfig(
         min_nodes=1,
         max_nodes=1,
@@ -280,7 +304,8 @@ def _work(folder_name: str, parent: int, level: int) -> None:
 def _leave(job: Job, result: TrainingResult, folder: Path) -> None:
     from safetensors.torch import save_file
 
-    save_file(plain_weights(job.model), folder / _WEIGHTS)
+    apart = () if job.table is None else (shards.TABLE,)
+    save_file(plain_weights(job.model, *apart), folder / _WEIGHTS)
     text = json.dumps({**asdict(result), "logit_offset": job.model.logit_offset})
     (folder / _RESULT).write_text(text, encoding="utf-8")
 
