@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from multidomain.layers.adaptive import QueryGenerator, SequenceGenerator
+from multidomain.layers.products import Linear
 from multidomain.models import ads
 
 D_D, D_S, T, B = 3, 4, 6, 5
@@ -39,7 +40,7 @@ def test_the_sequence_is_that_of_equations_2_to_5(eta):
     np.testing.assert_allclose(module(e_d, e_s).detach(), np.stack(expected), atol=1e-12)
     assert module.shared_weight.shape == (D_S, D_S)
     assert module.scale == eta
-    kinds = [torch.nn.Linear, torch.nn.ReLU, torch.nn.Linear]
+    kinds = [Linear, torch.nn.ReLU, Linear]
     assert [type(layer) for layer in module.weight_generator] == kinds
     assert [type(layer) for layer in module.bias_generator] == kinds
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from .attention import by_event
 from .mlp import he_
+from .products import Linear
 
 
 class SequenceGenerator(nn.Module):
@@ -91,7 +92,7 @@ class QueryGenerator(nn.Module):
 
 
 def _generator(in_features: int, hidden: int, out_features: int) -> nn.Sequential:
-    first, last = nn.Linear(in_features, hidden), nn.Linear(hidden, out_features)
+    first, last = Linear(in_features, hidden), Linear(hidden, out_features)
     he_(first.weight, in_features, relu=True)
     for zero in (first.bias, last.weight, last.bias):
         nn.init.zeros_(zero)

@@ -24,6 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .mlp import he_
+from .products import Linear, linear
 
 
 def by_query(events: Tensor, queries: int) -> Tensor:
@@ -83,9 +84,9 @@ class DINAttention(TargetAttention):
     def __init__(self, *, features: int, hidden: int = 36, softmax: bool = True) -> None:
         super().__init__()
         self.features, self.softmax = features, softmax
-        self.hidden = nn.Linear(4 * features, hidden)
+        self.hidden = Linear(4 * features, hidden)
         self.activation = nn.PReLU()
-        self.output = nn.Linear(hidden, 1)
+        self.output = Linear(hidden, 1)
         he_(self.hidden.weight, 4 * features, relu=True)
         he_(self.output.weight, hidden, relu=False)
         nn.init.zeros_(self.hidden.bias)
@@ -100,8 +101,8 @@ class DINAttention(TargetAttention):
         """(B, T)."""
         q, k = queries.unsqueeze(2), by_query(events, queries.shape[1])  # (B, G, 1, d_S), (B, G, ⌈T/G⌉, d_S)
         of_q, of_k, of_difference, of_product = self.hidden.weight.chunk(4, dim=1)
-        hidden = F.linear(q, of_q + of_difference, self.hidden.bias)  # W [q, k, q - k, q ⊙ k], without joining them
-        hidden = hidden + F.linear(k, of_k - of_difference) + F.linear(q * k, of_product)  # (B, G, ⌈T/G⌉, hidden)
+        hidden = linear(q, of_q + of_difference, self.hidden.bias)  # W [q, k, q - k, q ⊙ k], without joining them
+        hidden = hidden + linear(k, of_k - of_difference) + linear(q * k, of_product)  # (B, G, ⌈T/G⌉, hidden)
         scores = by_event(self.output(self.activation(hidden)), events.shape[1])  # (B, T, 1)
         if not self.softmax:
             return (scores * mask.unsqueeze(-1))[..., 0]
@@ -138,7 +139,7 @@ class MultiHeadAttention(TargetAttention):
         self.query = nn.Parameter(torch.empty(heads, query_features, head_features))
         self.key = nn.Parameter(torch.empty(heads, sequence_features, head_features))
         self.value = nn.Parameter(torch.empty(heads, sequence_features, head_features))
-        self.output = nn.Linear(heads * head_features, out_features, bias=False)
+        self.output = Linear(heads * head_features, out_features, bias=False)
         for weight in (self.query, self.key, self.value):
             he_(weight, weight.shape[1], relu=False)
         he_(self.output.weight, heads * head_features, relu=False)
@@ -200,8 +201,8 @@ class CoActionAttention(TargetAttention):
         super().__init__()
         self.features, self.orders = out_features, orders
         self._shapes = list(pairwise([sequence_features, *micro]))
-        self.generator = nn.Linear(query_features, sum(i * o for i, o in self._shapes))
-        self.output = nn.Linear(orders * sum(micro), out_features, bias=False)
+        self.generator = Linear(query_features, sum(i * o for i, o in self._shapes))
+        self.output = Linear(orders * sum(micro), out_features, bias=False)
         he_(self.generator.weight, query_features, relu=False)
         for bias, (i, _) in zip(self.generator.bias.split_with_sizes(self._sizes), self._shapes, strict=True):
             he_(bias, i, relu=False)

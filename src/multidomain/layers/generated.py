@@ -9,13 +9,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .domain_linear import Segments
 from .exporting import exporting
 from .grouped import grouped_linear
 from .mlp import he_
+from .products import Linear, linear
 
 _FEW = 32  # rows per condition below which gathered weights are faster than a product per condition
 
@@ -89,7 +89,7 @@ class GeneratedLinear(nn.Module):
         super().__init__()
         self.in_features, self.out_features = in_features, out_features
         self.size = in_features * out_features
-        self.generator = nn.Linear(condition, self.size + out_features * bias)
+        self.generator = Linear(condition, self.size + out_features * bias)
         he_(self.generator.weight, condition * in_features, relu=False)
         nn.init.zeros_(self.generator.bias)
         with torch.no_grad():
@@ -125,16 +125,16 @@ class GeneratedLinear(nn.Module):
         """
         A, a = self.generator.weight, self.generator.bias  # (i o + o, k), (i o + o,)
         if x.dim() == 3:
-            weight = F.linear(condition, A[: self.size], a[: self.size])  # b apart: no gradient of W and b to be joined
+            weight = linear(condition, A[: self.size], a[: self.size])  # b apart: no gradient of W and b to be joined
             output = (x.unsqueeze(2) @ weight.view(*x.shape, self.out_features))[:, :, 0]  # (B, G, o)
-            return output if len(a) == self.size else output + F.linear(condition, A[self.size :], a[self.size :])
+            return output if len(a) == self.size else output + linear(condition, A[self.size :], a[self.size :])
         shape = (x.shape[0], self.out_features, A.shape[1])
         layers = (x @ A[: self.size].view(self.in_features, -1)).view(shape)  # (B, o, k)
         same = x @ a[: self.size].view(self.in_features, self.out_features)  # (B, o), whatever the condition
         output = torch.baddbmm(same.unsqueeze(1), condition, layers.transpose(1, 2))  # (B, G, o)
         if len(a) == self.size:
             return output
-        return output + F.linear(condition, A[self.size :], a[self.size :])
+        return output + linear(condition, A[self.size :], a[self.size :])
 
 
 def _rows(x: Tensor, index: Tensor, weight: Tensor, bias: Tensor) -> Tensor:

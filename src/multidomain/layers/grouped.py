@@ -7,8 +7,8 @@ one piece of memory for all groups, and gives a gradient to the groups that have
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
-from itertools import zip_longest
 from typing import Any
 
 import torch
@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from .pooling import sparse_gradient
+from .products import outer, times
 
 
 def grouped_linear(x: Tensor, counts: Sequence[int], weight: Tensor, bias: Tensor, *, sparse: bool = False) -> Tensor:
@@ -31,7 +32,7 @@ def grouped_linear(x: Tensor, counts: Sequence[int], weight: Tensor, bias: Tenso
     Returns:
         (B, o), sorted by group.
     """
-    output: Tensor = _Grouped.apply(x, counts, weight, bias, sparse)  # type: ignore[no-untyped-call]
+    output: Tensor = _Grouped.apply(x, counts, weight, bias, sparse, torch.is_grad_enabled())  # type: ignore[no-untyped-call]
     return output
 
 
@@ -60,21 +61,23 @@ def star_linear(
         (B, o), sorted by domain.
     """
     private = (domain_weight, domain_bias)
-    output: Tensor = _Star.apply(x, counts, weight, bias, *private, sparse)  # type: ignore[no-untyped-call]
+    output: Tensor = _Star.apply(x, counts, weight, bias, *private, sparse, torch.is_grad_enabled())  # type: ignore[no-untyped-call]
     return output
 
 
 class _Grouped(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, counts: Sequence[int], weight: Tensor, bias: Tensor, sparse: bool) -> Tensor:
+    def forward(
+        ctx: Any, x: Tensor, counts: Sequence[int], weight: Tensor, bias: Tensor, sparse: bool, training: bool
+    ) -> Tensor:
         present = _present(counts)
         x, *private = _as_computed(len(present), x, weight, bias)
         output = x.new_empty(len(x), weight.shape[2])
-        by_group = zip(
-            *(_parts(part, present) for part in private), _rows(x, counts), _rows(output, counts), strict=True
-        )
-        for W, b, rows, place in by_group:
-            torch.addmm(b, rows, W, out=place)
+        by_group = zip(*(_parts(part, present) for part in private), _rows(output, counts), strict=True)
+        start = 0
+        for W, b, place in by_group:
+            times(x, start, len(place), W, place, b, training=training)
+            start += len(place)
         ctx.save_for_backward(x, weight)
         ctx.counts, ctx.sparse = counts, sparse
         return output
@@ -83,21 +86,22 @@ class _Grouped(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
-        needs_x, _, needs_weight, needs_bias, _ = ctx.needs_input_grad
+        needs_x, _, needs_weight, needs_bias, *_ = ctx.needs_input_grad
         counts, present, of_x = ctx.counts, _present(ctx.counts), torch.empty_like(x) if needs_x else None
         of_weight = _Gradients(weight, present, sparse=ctx.sparse) if needs_weight else None
         of_bias = _Gradients(weight[:, 0], present, sparse=ctx.sparse) if needs_bias else None
         gradients = _rows(gradient, counts)
+        starts = list(itertools.accumulate((len(g) for g in gradients), initial=0))
         if of_x is not None:
-            for g, W, place in zip(gradients, _parts(weight, present), _rows(of_x, counts), strict=True):
-                torch.mm(g, W.to(g.dtype).t(), out=place)
+            for start, W, place in zip(starts, _parts(weight, present), _rows(of_x, counts), strict=False):
+                times(gradient, start, len(place), W.to(gradient.dtype).t(), place)
         if of_weight is not None:
-            for rows, g, place in zip(_rows(x, counts), gradients, of_weight.parts, strict=True):
-                _product(rows.t(), g, place)
+            for start, g, place in zip(starts, gradients, of_weight.parts, strict=False):
+                place.copy_(outer(x, gradient, start, len(g)))
         if of_bias is not None:
             for g, place in zip(gradients, of_bias.parts, strict=True):
                 torch.sum(g, 0, dtype=weight.dtype, out=place)
-        return of_x, None, *(one.whole() if one is not None else None for one in (of_weight, of_bias)), None
+        return of_x, None, *(one.whole() if one is not None else None for one in (of_weight, of_bias)), None, None
 
 
 class _Star(torch.autograd.Function):
@@ -111,15 +115,18 @@ class _Star(torch.autograd.Function):
         domain_weight: Tensor,
         domain_bias: Tensor,
         sparse: bool,
+        training: bool,
     ) -> Tensor:
         M, W_star = len(domain_weight), torch.empty_like(weight)
         b_star = torch.cat([domain_bias + bias, bias.unsqueeze(0)])
         x, b_star = _as_computed(len(_present(counts)), x, b_star)
         output = x.new_empty(len(x), weight.shape[1])
         known, b_star_p = _parts(domain_weight, _present(counts[:M])), _parts(b_star, _present(counts))
-        for W_p, b_p, rows, place in zip_longest(known, b_star_p, _rows(x, counts), _rows(output, counts)):
+        start = 0
+        for W_p, b_p, place in itertools.zip_longest(known, b_star_p, _rows(output, counts)):
             W = weight if W_p is None else torch.mul(weight, W_p, out=W_star)  # the unknown domain is the last
-            torch.addmm(b_p, rows, W.to(x.dtype), out=place)
+            times(x, start, len(place), W.to(x.dtype), place, b_p, training=training)
+            start += len(place)
         ctx.save_for_backward(x, weight, domain_weight)
         ctx.counts, ctx.sparse = counts, sparse
         return output
@@ -133,22 +140,23 @@ class _Star(torch.autograd.Function):
         of_W_p = _Gradients(domain_weight, known, sparse=ctx.sparse)
         of_b_p = _Gradients(domain_weight[:, 0], known, sparse=ctx.sparse)
         of_x, of_weight = torch.empty_like(x), torch.zeros_like(weight)
-        by_row = (_rows(x, counts), _rows(gradient, counts), _rows(of_x, counts))
-        of_known = (parts[: len(known)] for parts in by_row)
+        by_row = (_rows(gradient, counts), _rows(of_x, counts))
         by_domain = (_parts(domain_weight, known), of_W_p.parts, of_b_p.parts)
-        for rows, g, place, W_p, of_one, of_b in zip(*of_known, *by_domain, strict=True):
+        start = 0
+        for g, place, W_p, of_one, of_b in zip(*(parts[: len(known)] for parts in by_row), *by_domain, strict=True):
             W = torch.mul(weight, W_p, out=W_star)
-            torch.mm(g, W.to(g.dtype).t(), out=place)
-            product = _product(rows.t(), g, of_one)  # the gradient of W*_p
+            times(gradient, start, len(g), W.to(g.dtype).t(), place)
+            product = outer(x, gradient, start, len(g)).to(weight.dtype)  # the gradient of W*_p
             of_weight.addcmul_(product, W_p)
-            product.mul_(weight)
+            torch.mul(product, weight, out=of_one)
             torch.sum(g, 0, dtype=weight.dtype, out=of_b)
+            start += len(g)
         if len(by_row[0]) > len(known):  # the unknown domain
-            rows, g, place = (parts[-1] for parts in by_row)
-            torch.mm(g, weight.to(g.dtype).t(), out=place)
-            of_weight += rows.t() @ g
+            g, place = (parts[-1] for parts in by_row)
+            times(gradient, start, len(g), weight.to(g.dtype).t(), place)
+            of_weight += outer(x, gradient, start, len(g))
         of_bias = gradient.sum(0, dtype=weight.dtype)
-        return of_x, None, of_weight, of_bias, of_W_p.whole(), of_b_p.whole(), None
+        return of_x, None, of_weight, of_bias, of_W_p.whole(), of_b_p.whole(), None, None
 
 
 class _Gradients:
@@ -194,11 +202,6 @@ def _parts(tensor: Tensor, groups: Sequence[int]) -> list[Tensor]:
         return [tensor.select(0, group) for group in groups]
     every = tensor.unbind(0)
     return [every[group] for group in groups]
-
-
-def _product(a: Tensor, b: Tensor, place: Tensor) -> Tensor:
-    """``place = a @ b``, whatever its precision."""
-    return torch.mm(a, b, out=place) if a.dtype == place.dtype else place.copy_(a @ b)
 
 
 def _as_computed(groups: int, *tensors: Tensor) -> list[Tensor]:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from .dropout import Dropout
+from .products import Linear
 
 
 def he_(weight: Tensor, fan_in: int, *, relu: bool) -> None:
@@ -19,7 +20,7 @@ def he_(weight: Tensor, fan_in: int, *, relu: bool) -> None:
 
 def he_linear(in_features: int, out_features: int, *, relu: bool) -> nn.Linear:
     """A linear layer that starts with He's weights and zero biases."""
-    layer = nn.Linear(in_features, out_features)
+    layer = Linear(in_features, out_features)
     he_(layer.weight, in_features, relu=relu)
     nn.init.zeros_(layer.bias)
     return layer
@@ -38,7 +39,7 @@ class MLP(nn.Module):
     def __init__(self, *, in_features: int, hidden: Sequence[int], out_features: int = 1, dropout: float = 0.0) -> None:
         super().__init__()
         widths = [in_features, *hidden, out_features]
-        self.layers = nn.ModuleList(nn.Linear(i, o) for i, o in pairwise(widths))
+        self.layers = nn.ModuleList(Linear(i, o) for i, o in pairwise(widths))
         self.dropout = Dropout(share=dropout)
         for number, layer in enumerate(self.layers, start=1):
             assert isinstance(layer, nn.Linear)
@@ -69,7 +70,7 @@ class HiddenLayers(nn.Module):
         super().__init__()
         widths = [in_features, *hidden]
         self.features = widths[-1]
-        self.layers = nn.ModuleList(nn.Linear(i, o) for i, o in pairwise(widths))
+        self.layers = nn.ModuleList(Linear(i, o) for i, o in pairwise(widths))
         self.dropout = Dropout(share=dropout)
         for layer in self.layers:
             assert isinstance(layer, nn.Linear)
