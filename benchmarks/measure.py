@@ -182,8 +182,8 @@ def revision(folder: Path) -> str:
 
 def command() -> str:
     """The command line, with the last part of every path."""
-    module = sys.modules["__main__"].__spec__
-    name = module.name if module is not None else Path(sys.argv[0]).name
+    module = getattr(sys.modules["__main__"].__spec__, "name", None)
+    name = module or Path(sys.argv[0]).name
     words = [f"…/{Path(word).name}" if os.sep in word else word for word in sys.argv[1:]]
     return " ".join(["python -m", name, *words])
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import itertools
 import os
 import re
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -48,7 +50,14 @@ def nodes(running: subprocess.Popen[str]) -> Iterator[str]:
 
 
 def content(data: Path) -> dict[str, str]:
-    """The sum of every file that is made of the log alone."""
+    """The sum of every file that is made of the log alone.
+
+    SQLite keeps a journal of a store whose process was killed beside it, until somebody opens the store again.
+    """
+    for store in data.rglob("*.db"):
+        with contextlib.closing(sqlite3.connect(store)) as opened:
+            assert opened.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+            opened.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     stages = ("02_intermediate", "03_primary", "04_feature", "05_model_input")
     files = [path for stage in stages for path in sorted((data / stage).rglob("*")) if path.is_file()]
     return {
