@@ -54,7 +54,7 @@ def content(data: Path) -> dict[str, str]:
 
     SQLite keeps a journal of a store whose process was killed beside it, until somebody opens the store again.
     """
-    for store in data.rglob("*.db"):
+    for store in data.rglob("online_store.db"):
         with contextlib.closing(sqlite3.connect(store)) as opened:
             assert opened.execute("PRAGMA integrity_check").fetchone() == ("ok",)
             opened.execute("PRAGMA wal_checkpoint(TRUNCATE)")
