@@ -97,7 +97,9 @@ class _Grouped(torch.autograd.Function):
                 times(gradient, start, len(place), W.to(gradient.dtype).t(), place)
         if of_weight is not None:
             for start, g, place in zip(starts, gradients, of_weight.parts, strict=False):
-                place.copy_(outer(x, gradient, start, len(g)))
+                product = outer(x, gradient, start, len(g), place)
+                if product is not place:
+                    place.copy_(product)
         if of_bias is not None:
             for g, place in zip(gradients, of_bias.parts, strict=True):
                 torch.sum(g, 0, dtype=weight.dtype, out=place)
@@ -146,7 +148,7 @@ class _Star(torch.autograd.Function):
         for g, place, W_p, of_one, of_b in zip(*(parts[: len(known)] for parts in by_row), *by_domain, strict=True):
             W = torch.mul(weight, W_p, out=W_star)
             times(gradient, start, len(g), W.to(g.dtype).t(), place)
-            product = outer(x, gradient, start, len(g)).to(weight.dtype)  # the gradient of W*_p
+            product = outer(x, gradient, start, len(g), of_one).to(weight.dtype)  # the gradient of W*_p
             of_weight.addcmul_(product, W_p)
             torch.mul(product, weight, out=of_one)
             torch.sum(g, 0, dtype=weight.dtype, out=of_b)
@@ -154,7 +156,7 @@ class _Star(torch.autograd.Function):
         if len(by_row[0]) > len(known):  # the unknown domain
             g, place = (parts[-1] for parts in by_row)
             times(gradient, start, len(g), weight.to(g.dtype).t(), place)
-            of_weight += outer(x, gradient, start, len(g))
+            of_weight += outer(x, gradient, start, len(g), W_star)
         of_bias = gradient.sum(0, dtype=weight.dtype)
         return of_x, None, of_weight, of_bias, of_W_p.whole(), of_b_p.whole(), None, None
 

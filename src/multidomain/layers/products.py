@@ -108,17 +108,19 @@ def times(
         torch.addmm(bias, x.narrow(0, start, rows), weight, out=place)
 
 
-def outer(x: Tensor, gradient: Tensor, start: int, rows: int) -> Tensor:
+def outer(x: Tensor, gradient: Tensor, start: int, rows: int, place: Tensor) -> Tensor:
     """``x[start : start + rows].T @ gradient[start : start + rows]``: (i, o).
 
     Args:
         x: (B, i), rows of several groups.
         gradient: (B, o).
         start, rows: where the group's are.
+        place: (i, o), where it is written and then returned, if that saves a copy; otherwise left as it is.
     """
     reach = _reach(x, start, rows, gradient)
     if reach is None:
-        return x.narrow(0, start, rows).t() @ gradient.narrow(0, start, rows)
+        own, g = x.narrow(0, start, rows).t(), gradient.narrow(0, start, rows)
+        return torch.mm(own, g, out=place) if own.dtype == place.dtype else own @ g
     first, count = reach
     alone = gradient.new_zeros(count, gradient.shape[1])  # the rows beside the group's count for nothing
     alone.narrow(0, start - first, rows).copy_(gradient.narrow(0, start, rows))
