@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -53,7 +54,7 @@ def opened(folder: Path, *, offline: str, engine: str) -> FeatureStore:
     return FeatureStore(config=config)
 
 
-class AsofStore:
+class AsofStore(ABC):
     """The views of ``VIEWS`` over rows of ``FILE``, and ``scaled`` = value of ``plain`` times a factor asked with.
 
     A subclass says which stores (:meth:`opened`), how a source is declared and how the rows are written.
@@ -97,13 +98,13 @@ class AsofStore:
 
         self.feast.apply([*entities.values(), *self.views.values(), scaled])
 
+    @abstractmethod
     def source(self, **options: Any) -> DataSource:
         """The source of a view."""
-        raise NotImplementedError
 
+    @abstractmethod
     def write(self, rows: Sequence[tuple[Any, ...]]) -> None:
         """Replace the rows by others: key, name, microseconds after BASE, the same or None, value, words."""
-        raise NotImplementedError
 
     def ask(self, entities: Any, features: Any, **options: Any) -> Any:
         return self.feast.get_historical_features(features=features, entity_df=entities, **options)
