@@ -19,14 +19,19 @@ if MAIN.__spec__ is None and not hasattr(
 ):  # a worker of pytest-xdist: PySpark, which Great Expectations
     MAIN.__spec__ = types.SimpleNamespace(name=None)  # imports where it is installed, takes it for doctests and exits
 
-ADDRESSES = {name: os.environ.get(name) for name in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI")}
+WRITTEN = ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI", "OMP_NUM_THREADS")
+BEFORE = {name: os.environ.get(name) for name in WRITTEN}
 
 
 @pytest.fixture(autouse=True)
-def _no_address_of_another_test() -> Iterator[None]:
-    """MLflow writes the address it was given into the environment, where programs that a test starts would find it."""
+def _no_environment_of_another_test() -> Iterator[None]:
+    """MLflow writes the address it was given into the environment, a benchmark its threads.
+
+    Programs and processes that a later test starts would find them there, and those it started before would not: sums
+    of one thread differ from those of two in their last bits.
+    """
     yield
-    for name, value in ADDRESSES.items():
+    for name, value in BEFORE.items():
         if value is None:
             os.environ.pop(name, None)
         else:

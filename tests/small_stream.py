@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pyarrow as pa
@@ -89,20 +91,21 @@ def options(**changed: Any) -> StreamOptions:
 def stream(
     folder: Path, *, architecture: str = "star", start: Encoder | None = None, package: Any = None, **changed: Any
 ) -> Stream:
-    """What follows it, keeping all below ``folder``."""
+    """What follows it, keeping all below ``folder``, of one thread in whichever process: bits can be compared."""
     torch.set_num_threads(1)
-    return Stream(
-        architecture=architecture,
-        config=MODEL,
-        begin=lambda: Beginning(encoder=start or encoder()),
-        options=options(**changed),
-        training=TrainingConfig(batch_size=32, learning_rate=0.01),
-        seed=3,
-        folder=folder,
-        device="cpu",
-        package=package,
-        show_progress=False,
-    )
+    with mock.patch.dict(os.environ, {"OMP_NUM_THREADS": "1"}):  # the stream would take every core
+        return Stream(
+            architecture=architecture,
+            config=MODEL,
+            begin=lambda: Beginning(encoder=start or encoder()),
+            options=options(**changed),
+            training=TrainingConfig(batch_size=32, learning_rate=0.01),
+            seed=3,
+            folder=folder,
+            device="cpu",
+            package=package,
+            show_progress=False,
+        )
 
 
 def source(folder: Path, **changed: Any) -> FolderSource:
