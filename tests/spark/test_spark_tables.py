@@ -92,6 +92,30 @@ def test_a_folder_that_is_passed_on_as_it_was_is_not_written_again(spark, tmp_pa
     assert [p.stat().st_ino for p in _parts(first)] == [p.stat().st_ino for p in _parts(second)]
 
 
+def test_values_are_collected_in_the_order_of_their_keys_nulls_last(spark, tmp_path):
+    rows = pa.table(
+        {
+            "of": [1, 1, 1, 1, 1, 2, 2],
+            "first": [3, None, 1, 1, 2, None, 5],
+            "second": ["b", "a", None, "z", "c", "x", "y"],
+            "value": ["v1", "v2", "v3", "v4", None, "v6", "v7"],
+        }
+    )
+    found = []
+    for table in both(spark, rows, tmp_path):
+        keys = [table["first"], table["second"]]
+        lists = table.group_by("of").aggregate(
+            all=table["value"].collect(order_by=keys),
+            some=table["value"].collect(order_by=keys, where=table["second"] != "z"),
+        )
+        found.append(lists.order_by("of").to_pyarrow().to_pylist())
+    assert found[0] == [
+        {"of": 1, "all": ["v4", "v3", "v1", "v2"], "some": ["v1", "v2"]},
+        {"of": 2, "all": ["v7", "v6"], "some": ["v7", "v6"]},
+    ]
+    assert found[1] == found[0]
+
+
 def test_a_temporary_table_is_computed_once_and_replaced(spark, tmp_path):
     table = both(spark, pa.table({"n": [1, 2]}), tmp_path)[1]
     held = spark.create_table("held", table.mutate(drawn=ibis.random()), temp=True, overwrite=True)

@@ -16,6 +16,8 @@ tables in memory           by way of pandas                            Arrow
                                                                        again
 ``to_parquet``             a folder of parts, snappy                   the same, zstd; row groups of so many rows
 ``isinf``                  false of everything                         true of both infinities
+``collect(order_by)``      refused                                     collected with its keys and sorted by them,
+                                                                       where all are ascending
 ``limit(n, offset)``       rows numbered without an order, and the     ``OFFSET``
                            number left among the columns
 a struct as JSON           without its nulls, times with a T           as DuckDB writes it
@@ -51,7 +53,7 @@ import sqlglot as sg
 import sqlglot.expressions as sge
 from ibis.backends.pyspark import Backend
 from ibis.backends.pyspark.datatypes import PySparkSchema
-from ibis.backends.sql.compilers.base import SQLGlotCompiler
+from ibis.backends.sql.compilers.base import NULL, SQLGlotCompiler
 from ibis.backends.sql.compilers.pyspark import PySparkCompiler
 from ibis.formats.pandas import PandasData
 
@@ -127,6 +129,18 @@ class _Compiler(PySparkCompiler):  # type: ignore[misc]
             pairs += [sge.convert(name), self.cast(value, dt.string) if kind.is_timestamp() else value]
         options = sge.Anonymous(this="map", expressions=[sge.convert("ignoreNullFields"), sge.convert("false")])
         return self.f.to_json(self.f.named_struct(*pairs), options)
+
+    def visit_ArrayCollect(self, op: Any, *, arg: Any, where: Any, order_by: Any, **rest: Any) -> Any:
+        if not order_by or any(rest.values()) or any(key.descending or key.nulls_first for key in op.order_by):
+            return super().visit_ArrayCollect(op, arg=arg, where=where, order_by=order_by, **rest)
+        named = [sge.convert("value"), arg]
+        for number, key in reversed(list(enumerate(order_by))):  # structs are compared field by field, nulls first
+            named = [f"none_{number}", key.this.is_(NULL), f"key_{number}", key.this, *named]
+        kept = sg.and_(arg.is_(sg.not_(NULL)), *([where] if where is not None else []))
+        found = self.f.collect_list(self.if_(kept, self.f.named_struct(*named), NULL))
+        one = sg.to_identifier("one")
+        value = sge.Dot(this=one, expression=sg.to_identifier("value"))
+        return self.f.transform(self.f.anon.array_sort(found), sge.Lambda(this=value, expressions=[one]))
 
 
 class SparkTables(Backend):  # type: ignore[misc]  # Ibis is untyped
