@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import s3_server
 from places import MOVIELENS, PROJECT, RAW
 from web import Served, serving
 
@@ -110,6 +111,25 @@ def test_a_run_leaves_metrics_predictions_plots_and_a_champion(movielens):
 
 def test_prepared_outputs_are_not_made_again(movielens):
     assert done_nodes(succeeded(movielens.run("--pipeline=train_star", "--only-missing-outputs"))) == []
+
+
+def test_another_machine_takes_what_is_made_from_an_object_store(movielens, tmp_path):
+    s3fs = pytest.importorskip("s3fs", reason="there is no driver of s3:// here: pip install 'multidomain[s3]'")
+    (tmp_path / "raw").symlink_to(RAW)
+    with s3_server.running() as server:
+        reached = {**s3_server.ENVIRONMENT, "AWS_ENDPOINT_URL": server.address}
+        s3fs.S3FileSystem(endpoint_url=server.address, key="tests", secret="tests").mkdir("shop")
+        reached["MULTIDOMAIN_OUTPUT_STORE"] = "s3://shop/outputs"
+        run = ("run", "--env=smoke", "--pipeline=train_star", "--only-missing-outputs")
+        assert done_nodes(succeeded(movielens.kedro(*run, f"--params=raw_folder={RAW}", **reached))) == []
+        other = Project(tmp_path / "data")
+        said = succeeded(other.kedro(*run, f"--params=raw_folder={tmp_path / 'raw'}", **reached))
+    assert re.search(r"\d+ outputs were taken from s3://shop/outputs", said)
+    assert done_nodes(said) == ["apply feature repository", "star.package"]  # Feast's and MLflow's registry lie here
+    for place in ("04_feature/{}/training_frame.parquet", "08_reporting/{}/star/predictions.parquet"):
+        mine, theirs = (one.data / place.format(VARIANT) for one in (other, movielens))
+        assert mine.read_bytes() == theirs.read_bytes()
+    assert other.metrics(VARIANT) == movielens.metrics(VARIANT)
 
 
 def test_another_architecture_uses_what_is_prepared(movielens):

@@ -5,8 +5,11 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import fsspec
 import pytest
 from kedro.io import DataCatalog, DatasetError
 from kedro.pipeline import Pipeline, node
@@ -14,8 +17,9 @@ from kedro_datasets.json import JSONDataset
 
 from multidomain.digests import digest_file, expected_digests
 from multidomain.errors import ConfigurationError, DataError
-from multidomain.hooks import DigestHooks, ProjectHooks, _check_parameters
+from multidomain.hooks import ProjectHooks, _check_parameters
 from multidomain.io import SchemaFile
+from multidomain.output_hooks import OutputHooks
 from multidomain.training import torchrun
 
 
@@ -30,14 +34,14 @@ def add(x: int, y: int) -> int:
 PIPELINE = Pipeline([node(double, "params:x", "doubled"), node(add, ["doubled", "params:y"], "total")])
 
 
-def catalog(folder: Path, x: int = 1, y: int = 1) -> DataCatalog:
+def catalog(folder: Path, x: int = 1, y: int = 1, store: str | None = None) -> DataCatalog:
     made = DataCatalog({name: JSONDataset(filepath=str(folder / f"{name}.json")) for name in ("doubled", "total")})
-    made["params:x"], made["params:y"] = x, y
+    made["params:x"], made["params:y"], made["params:output_store"] = x, y, store
     return made
 
 
 def run(
-    folder: Path, pipeline: Pipeline = PIPELINE, only_missing: bool = True, name: str = "__default__", **parameters: int
+    folder: Path, pipeline: Pipeline = PIPELINE, only_missing: bool = True, name: str = "__default__", **parameters: Any
 ) -> list[str]:
     """Run through the hooks as a session would; the names of the datasets that were written."""
     from kedro.framework.hooks.manager import _create_hook_manager
@@ -48,7 +52,7 @@ def run(
     later = PIPELINE.only_nodes_with_inputs("doubled")
     pipelines._content = {"__default__": PIPELINE, "prepare": PIPELINE, "later": later}
     pipelines._is_data_loaded = True
-    hooks, manager, here = DigestHooks(), _create_hook_manager(), catalog(folder, **parameters)
+    hooks, manager, here = OutputHooks(), _create_hook_manager(), catalog(folder, **parameters)
     manager.register(hooks)
     asked = {"only_missing_outputs": only_missing, "pipeline_names": [name]}
     hooks.before_pipeline_run(run_params=asked, pipeline=pipeline, catalog=here)
@@ -73,6 +77,77 @@ def test_an_output_without_a_digest_is_not_trusted(tmp_path):
     run(tmp_path)
     digest_file(tmp_path / "total.json").unlink()
     assert run(tmp_path) == ["total"]
+
+
+@pytest.fixture
+def store() -> Iterator[str]:
+    """An empty one, within this process."""
+    fs = fsspec.filesystem("memory")
+    fs.mkdir("/shop")
+    yield "memory://shop/outputs"
+    fs.rm("/shop", recursive=True)
+
+
+@pytest.fixture
+def machine(tmp_path, monkeypatch) -> Callable[[str], Path]:
+    """Data folders of several machines; the one asked for last is that of now."""
+
+    def of(name: str) -> Path:
+        (tmp_path / name).mkdir(exist_ok=True)
+        monkeypatch.setenv("MULTIDOMAIN_DATA", str(tmp_path / name))
+        return tmp_path / name
+
+    return of
+
+
+def test_another_machine_takes_from_the_store_what_was_made_of_the_same(machine, store):
+    assert run(machine("one"), store=store) == ["doubled", "total"]
+    two = machine("two")
+    assert run(two, store=store) == []
+    assert (two / "total.json").read_text() == "3"
+    assert run(two, store=store, y=5) == ["total"]  # of something else: made here, and now there
+    assert run(machine("three"), store=store, y=5) == []
+    assert run(machine("one"), store=store) == []  # what it has is as good as ever …
+    assert run(machine("four"), store=store) == []  # … and was put there again
+
+
+def test_a_run_that_starts_in_the_middle_takes_its_inputs_from_the_store(machine, store):
+    run(machine("one"), store=store)
+    later = PIPELINE.only_nodes_with_inputs("doubled")
+    two = machine("two")
+    assert run(two, later, only_missing=False, store=store) == ["doubled", "total"][1:]
+    assert (two / "doubled.json").read_text() == "2"
+    with pytest.raises(ConfigurationError, match=r"starts from 'doubled' .* is not there"):
+        run(machine("three"), later, only_missing=False, store=store, x=9)
+
+
+def test_a_store_that_was_away_gets_what_it_lacks_from_the_next_run(machine, store, monkeypatch):
+    one = machine("one")
+    with monkeypatch.context() as patch:
+        patch.setattr(type(fsspec.filesystem("memory")), "pipe_file", _gone)
+        with pytest.raises(DataError, match=rf"{store} \(output_store\) could not be written .*whole in {one}"):
+            run(one, store=store)
+    assert (one / "doubled.json").read_text() == "2"
+    assert run(machine("two"), store=store) == ["doubled", "total"]
+    assert run(machine("one"), store=store) == []
+    assert (one / "total.json").read_text() == "3"
+
+
+def _gone(*_: Any, **__: Any) -> None:
+    raise ConnectionError("nobody answers")
+
+
+def test_a_report_of_a_registry_of_this_machine_stays_here(machine, store):
+    for name in ("one", "two"):
+        here = catalog(machine(name), store=store)
+        here["total"].metadata = {"tells_of": "feast"}
+        found = OutputHooks()
+        found.before_pipeline_run(run_params={"only_missing_outputs": True}, pipeline=PIPELINE, catalog=here)
+        for output, value in (("doubled", 2), ("total", 3)):
+            here.save(output, value)
+            found.after_dataset_saved(dataset_name=output)
+    stored = fsspec.filesystem("memory").find("/shop")
+    assert [name.rpartition("/")[2] for name in stored] == [".doubled.json.json", "doubled.json"]
 
 
 def test_starting_from_a_stale_input_is_refused(tmp_path):
@@ -163,7 +238,10 @@ def test_a_data_folder_in_an_object_store_is_refused_before_the_run(tmp_path, pr
     (tmp_path / "conf/bucket").mkdir()
     (tmp_path / "conf/bucket/globals.yml").write_text("data: s3://shop/data\n")
     loader = OmegaConfigLoader(str(tmp_path / "conf"), env="bucket", **CONFIG_LOADER_ARGS)
-    with pytest.raises(ConfigurationError, match=r"globals\.yml: data is s3://shop/data.*Only raw logs may lie"):
+    with pytest.raises(
+        ConfigurationError,
+        match=r"globals\.yml: data is s3://shop/data.*Raw logs may lie in an object store.*output_store",
+    ):
         ProjectHooks().after_context_created(SimpleNamespace(config_loader=loader))
 
 

@@ -13,9 +13,7 @@ from kedro.pipeline import Pipeline
 from kedro.pipeline.node import Node
 
 from . import outcome, schema
-from .digests import check_input, digest_file, expected_digests, forget_stale_output
 from .errors import ConfigurationError, DataError, UserError, unknown_key
-from .io.atomic import replacing
 from .io.datasets import place_of
 from .resolvers import local
 from .training import torchrun
@@ -108,48 +106,6 @@ class ProjectHooks:
         for name, value in self._before.items():
             os.environ.pop(name, None) if value is None else os.environ.update({name: value})
         self._before = {}
-
-
-class DigestHooks:
-    """Every output carries a digest of what made it; one that differs counts as missing.
-
-    Kedro's ``--only-missing-outputs`` looks at existence alone. Here each file or folder has a ``.<name>.digest``
-    beside it: a hash of the node's code, its parameters, the schema and the digests of its inputs.
-    """
-
-    def __init__(self) -> None:
-        self._expected: dict[str, str] = {}
-        self._catalog: DataCatalog | None = None
-
-    @hook_impl(trylast=True)
-    def before_pipeline_run(self, run_params: dict[str, Any], pipeline: Pipeline, catalog: DataCatalog) -> None:
-        """Remove stale outputs where only missing ones are made; refuse inputs that are stale or were never made."""
-        from kedro.framework.project import pipelines
-
-        names = run_params.get("pipeline_names") or ["__default__"]
-        full = sum((pipelines[name] for name in (*names, "prepare")), Pipeline([]))
-        self._catalog = catalog
-        self._expected = expected_digests(full, catalog)
-        for name in sorted(pipeline.inputs() & full.all_outputs()):
-            check_input(name, catalog, self._expected)
-        if run_params.get("only_missing_outputs"):
-            for name in sorted(pipeline.all_outputs()):
-                forget_stale_output(name, catalog, self._expected)
-
-    @hook_impl
-    def before_dataset_saved(self, dataset_name: str) -> None:
-        """Whatever is there now is no longer what its digest says."""
-        path = self._catalog and place_of(self._catalog, dataset_name)
-        if path and dataset_name in self._expected:
-            digest_file(path).unlink(missing_ok=True)
-
-    @hook_impl
-    def after_dataset_saved(self, dataset_name: str) -> None:
-        """Stamp what was written."""
-        path = self._catalog and place_of(self._catalog, dataset_name)
-        if path and dataset_name in self._expected:
-            with replacing(digest_file(path)) as temporary:
-                temporary.write_text(self._expected[dataset_name], encoding="utf-8")
 
 
 def _choose_engine(loader: Any) -> None:

@@ -32,9 +32,10 @@ def local(place: str, *, name: str = "$MULTIDOMAIN_DATA") -> Path:
     scheme = place.split("://", 1)[0]
     if scheme not in ("file", "local"):
         raise ConfigurationError(
-            f"{name} is {place}: data is kept in folders, and {scheme}:// is none. Mount the storage, on all machines "
-            "of a cluster under the same path, and name that. Only raw logs may lie in an object store, and "
-            "are copied to the data folder from there: raw in globals.yml, or --params=raw_folder=s3://bucket/prefix."
+            f"{name} is {place}: data is worked on in folders, and {scheme}:// is none. Name a folder (on a cluster "
+            "one that all machines have under the same path). Raw logs may lie in an object store (raw in globals.yml, "
+            "or --params=raw_folder=s3://bucket/prefix), and outputs are copied to one, and taken from there, with "
+            "output_store in globals.yml or $MULTIDOMAIN_OUTPUT_STORE=s3://bucket/prefix."
         )
     return Path(url_to_fs(place)[1])
 

@@ -17,10 +17,11 @@ for _variable, _value in {
 warnings.filterwarnings("ignore", message="Option '--pipeline'")  # both spellings work
 
 from . import resolvers  # noqa: E402
-from .hooks import DigestHooks, ProjectHooks  # noqa: E402
+from .hooks import ProjectHooks  # noqa: E402
+from .output_hooks import OutputHooks  # noqa: E402
 from .space import SpaceHooks  # noqa: E402
 
-HOOKS = (ProjectHooks(), DigestHooks(), SpaceHooks())
+HOOKS = (ProjectHooks(), OutputHooks(), SpaceHooks())
 CONFIG_LOADER_ARGS = {
     "base_env": "base",
     "default_run_env": "local",

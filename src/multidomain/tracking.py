@@ -66,6 +66,11 @@ def store() -> str:
     return f"sqlite:///{folder / 'mlflow.db'}"
 
 
+def on_a_server() -> bool:
+    """Whether other machines see the same runs and models."""
+    return store().startswith(("http://", "https://"))
+
+
 def _given(variable: str) -> str | None:
     value = os.environ.get(variable)
     return None if value in _ours else value

@@ -75,5 +75,5 @@ def test_data_may_be_named_as_a_file_url_and_nothing_that_is_no_folder(monkeypat
     monkeypatch.setenv("MULTIDOMAIN_DATA", f"file://{tmp_path}")
     assert Path(resolvers.data("data")) == tmp_path
     monkeypatch.setenv("MULTIDOMAIN_DATA", "s3://bucket/data")
-    with pytest.raises(ConfigurationError, match=r"s3:// is none\. Mount the storage"):
+    with pytest.raises(ConfigurationError, match=r"s3:// is none\. Name a folder(.|\n)*output_store"):
         resolvers.data("data")

@@ -13,6 +13,8 @@ from small_ranker import loaded
 from multidomain import schema, tracking
 from multidomain.errors import ConfigurationError
 from multidomain.features import repository
+from multidomain.io.atomic import remove
+from multidomain.io.output_store import OutputStore
 from multidomain.packaging import registry
 from multidomain.pipelines.delete.nodes import LAYERS, delete
 from multidomain.pipelines.delete.pipeline import create_pipeline
@@ -75,6 +77,22 @@ def test_without_confirmation_everything_is_listed_with_its_size_and_stays(
     assert files(data) == before
     assert f"{data / '06_models/two/place-random-full-click'}: 2 files, 110 bytes" in caplog.text
     assert "shop-random" not in caplog.text
+
+
+def test_copies_in_the_output_store_go_too(
+    data: Path, variant: schema.Variant, caplog: pytest.LogCaptureFixture
+) -> None:
+    address = "memory://deleted/outputs"
+    store = OutputStore(address=address, data=data)
+    for name in ("place-random-full-click", "shop-random-full-click"):
+        store.put(data / "06_models/two" / name / "star", "made of this")
+    with caplog.at_level(logging.INFO), pytest.raises(ConfigurationError, match=r"and 2 objects in the output store\."):
+        delete(variant, None, "keep", address)
+    assert f"{address}/06_models/two/place-random-full-click: 2 objects" in caplog.text
+    remove(data / "06_models/two/place-random-full-click")  # they are known there whatever is here
+    delete(variant, "yes", "keep", address)
+    assert store.mark(data / "06_models/two/place-random-full-click/star") is None
+    assert store.mark(data / "06_models/two/shop-random-full-click/star") is not None
 
 
 @pytest.mark.parametrize("confirm", ["yes", True, "YES"])
@@ -155,4 +173,5 @@ def tables(online: Path) -> set[str]:
 
 
 def test_the_pipeline_reads_the_variant_alone() -> None:
-    assert create_pipeline().inputs() == {"variant", "params:confirm", "params:registered_models"}
+    parameters = {"params:confirm", "params:registered_models", "params:output_store"}
+    assert create_pipeline().inputs() == {"variant", *parameters}

@@ -295,7 +295,7 @@ def test_a_store_that_goes_away_in_the_middle_keeps_what_is_whole_and_the_next_r
     server: S3Server, tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put_bucket("shop")
-    monkeypatch.setattr(objects, "AT_ONCE", 1)
+    monkeypatch.setattr(objects.remote, "AT_ONCE", 1)
     monkeypatch.setattr("s3fs.S3FileSystem.retries", 1)  # five by default, ever longer apart
     for number in range(3):
         put(f"s3://shop/logs/log_{number}.csv", f"a,b\n{number},2\n")

@@ -10,8 +10,9 @@ from urllib.parse import unquote, urlsplit
 
 from ..errors import DataError, SchemaError
 from ..io.download import download, verify
+from ..io.remote import is_address
 from ..schema import RawFile, Schema
-from . import files, objects
+from . import files
 from .text import archives
 
 log = logging.getLogger(__name__)
@@ -43,14 +44,14 @@ def fetch(schema: Schema, raw_folder: Path | str) -> dict[str, Path]:
         DataError: a file cannot be fetched, or is another than expected; or, once all others are there, some have to be
             downloaded by a person (all are named).
     """
-    if objects.is_address(raw_folder):
+    if is_address(raw_folder):
         return files.locate(schema, raw_folder)
     for one in downloads(schema, raw_folder):
         _bring(schema, one, raw_folder)
     left: list[tuple[Path, RawFile]] = []
     for file in schema.files.values():
         place = Path(raw_folder) / file.path
-        if not objects.is_address(file.path) and not files.find(raw_folder, file):
+        if not is_address(file.path) and not files.find(raw_folder, file):
             if file.requirement:
                 files.fetch_requirement(place, file)
             elif not file.optional:

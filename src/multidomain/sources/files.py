@@ -18,6 +18,7 @@ from pathlib import Path, PurePosixPath
 from ..errors import DataError
 from ..io.atomic import replacing, working_folder
 from ..io.download import verify
+from ..io.remote import is_address
 from ..resolvers import data, local
 from ..schema import RawFile, Schema, project_root
 from . import objects
@@ -31,7 +32,7 @@ log = logging.getLogger(__name__)
 
 def raw(folder: str) -> Path | str:
     """``raw_folder`` as it is meant: an address in a store, or a path, a relative one below the project."""
-    return folder if objects.is_address(folder) else project_root() / local(folder)
+    return folder if is_address(folder) else project_root() / local(folder)
 
 
 def locate(schema: Schema, raw_folder: Path | str) -> dict[str, Path]:

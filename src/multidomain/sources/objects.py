@@ -3,10 +3,7 @@
 ``s3://bucket/prefix`` and the like, by fsspec. The copies lie in ``01_raw/objects/<scheme>/<bucket>/…`` of the data
 folder under the names they have in the store; ``01_raw/objects/.versions/`` holds a small file for each that says which
 version it is a copy of. A copy follows its object: it is brought again when the object's size or mark (the store's tag,
-checksum or date) is another, and goes when the object has gone.
-
-How a store is reached (endpoint, credentials) is fsspec's own configuration and the driver's: ``$AWS_…``,
-``$FSSPEC_S3_…``, ``~/.config/fsspec/``.
+checksum or date) is another, and goes when the object has gone. :mod:`multidomain.io.remote` says how it is reached.
 """
 
 from __future__ import annotations
@@ -15,7 +12,6 @@ import contextlib
 import dataclasses
 import json
 import logging
-import re
 import shutil
 import threading
 from collections.abc import Iterator, Mapping
@@ -25,7 +21,8 @@ from datetime import datetime
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from ..errors import ConfigurationError, DataError, UserError, unknown_key
+from ..errors import ConfigurationError, DataError, UserError
+from ..io import remote
 from ..io.atomic import replacing
 from ..progress import progress
 from ..resolvers import data
@@ -36,17 +33,13 @@ if TYPE_CHECKING:
     from tqdm import tqdm
 
 log = logging.getLogger(__name__)
-AT_ONCE = 8  # objects that are copied at the same time
 TRIES = 3  # of an object that changes while it is copied
-STORES = ("s3", "s3a", "gs", "gcs", "abfs", "az", "memory")  # what lists all objects below a prefix, or fails
-EXTRAS = {"s3": "s3", "s3a": "s3"}  # scheme -> the extra of this project that brings its driver
 FOLDER = "objects"  # of the raw folder
 VERSIONS = ".versions"  # of that
 _MARKS = (
     *("ETag", "etag", "md5Hash", "content_md5", "checksum", "generation"),
     *("mtime", "LastModified", "last_modified", "updated", "modified", "created"),
 )
-_ADDRESS = re.compile(r"([^/:]+)://([^/]*)(/.*)?")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +75,7 @@ class Stored:
     @property
     def scheme(self) -> str:
         """``s3``"""
-        return self.root.split("://", 1)[0]
+        return remote.scheme_of(self.root)
 
     @property
     def bucket(self) -> str:
@@ -109,33 +102,25 @@ def _below(folder: Path, root: str) -> Path:
     return folder / scheme / rest
 
 
-def is_address(place: object) -> bool:
-    """Whether something is an address in a store rather than a path."""
-    return isinstance(place, str) and "://" in place and not place.startswith(("file://", "local://"))
-
-
 def stored(raw_folder: Path | str, path: str) -> Stored | None:
     """Where a path of the schema lies in a store; None where it is a local one.
 
     Raises:
         ConfigurationError: an address without a bucket, or of a kind that no list of files can be had of.
     """
-    if not is_address(path) and (not is_address(raw_folder) or Path(path).is_absolute()):
+    if not remote.is_address(path) and (not remote.is_address(raw_folder) or Path(path).is_absolute()):
         return None
-    address = path if is_address(path) else f"{raw_folder}/{path}"
-    found = _ADDRESS.fullmatch(address)
-    scheme, bucket, rest = found.groups() if found else (address.split("://")[0], "", None)
+    address = path if remote.is_address(path) else f"{raw_folder}/{path}"
+    scheme = remote.scheme_of(address)
     if scheme in ("http", "https"):
         raise ConfigurationError(
             f"{address}: raw files are listed in an object store (s3://bucket/prefix), and {scheme}:// gives no list. "
             "A file with an address on the web has it as 'fetch' in the schema, and its place as 'path'."
         )
-    if scheme not in STORES:
-        raise ConfigurationError(f"{address}: {scheme}:// is no object store: {unknown_key(scheme, STORES)}")
-    parts = [part for part in (rest or "").split("/") if part not in ("", ".")]
+    _, bucket, parts = remote.parsed(address)
     if not bucket or not parts or wild(bucket) or ".." in parts:
         raise ConfigurationError(f"{address} names no files in a bucket. Expected: {scheme}://bucket/prefix/name.")
-    if is_address(path):
+    if remote.is_address(path):
         return Stored(root=f"{scheme}://{bucket}", path="/".join(parts))
     here = PurePosixPath(path).parts
     prefix = parts[: len(parts) - len(here)]
@@ -204,22 +189,8 @@ def remedy(absent: list[Stored]) -> str:
 
 def _open(source: Stored) -> tuple[AbstractFileSystem, str]:
     """The driver, and the root as it names it."""
-    from fsspec.core import url_to_fs
-
-    try:
-        fs, top = url_to_fs(source.root, use_listings_cache=False)
-    except ImportError as error:
-        raise ConfigurationError(
-            f"{source}: the driver of {source.scheme}:// is missing: {_install(source, error)}."
-        ) from error
-    except Exception as error:
-        raise DataError(_said(source, error)) from error
-    return fs, top.rstrip("/")
-
-
-def _install(source: Stored, error: ImportError) -> str:
-    extra = EXTRAS.get(source.scheme)
-    return f"pip install 'multidomain[{extra}]'" if extra else str(error).rstrip(".")
+    with _asking(source):
+        return remote.opened(source.root, meant=str(source))
 
 
 def _list(fs: AbstractFileSystem, top: str, source: Stored) -> tuple[dict[PurePosixPath, Version], bool]:
@@ -311,7 +282,7 @@ def _copy(fs: AbstractFileSystem, top: str, source: Stored, wanted: Mapping[Pure
     log.info("%s: copying %s (%s bytes) to %s.", source, _count(wanted), f"{total:,}", source.mirror)
     stop = threading.Event()
     with progress(total=total, what=f"copy {source.path}", unit="B") as bar:
-        pool = ThreadPoolExecutor(min(AT_ONCE, len(wanted)), thread_name_prefix="copy")
+        pool = ThreadPoolExecutor(min(remote.AT_ONCE, len(wanted)), thread_name_prefix="copy")
         callback = _callback(bar, stop)
         try:
             made = [pool.submit(_copy_one, fs, top, source, path, wanted[path], callback) for path in sorted(wanted)]
@@ -407,13 +378,11 @@ def _said(source: Stored, error: Exception) -> str:
     """What was wrong, and what to do."""
     if isinstance(error, OSError) and error.filename:
         return f"{source} could not be copied: {error.strerror} ({error.filename})."
-    first = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    first = remote.first_line(error)
     if isinstance(error, FileNotFoundError):
         return f"{source} is no longer there ({first}): it went while the log was copied. Run again."
-    if isinstance(error, PermissionError) or "credential" in f"{type(error).__name__} {first}".lower():
-        keys = "$AWS_ACCESS_KEY_ID and $AWS_SECRET_ACCESS_KEY, $AWS_PROFILE, or $FSSPEC_S3_ANON=true for a public one"
-        keys = keys if source.scheme in EXTRAS else "those of its fsspec driver"
-        return f"{source} may not be read: {first}. Credentials are taken from the environment: {keys}."
+    if refused := remote.refused(error, source.scheme):
+        return f"{source} may not be read: {refused}"
     copies = ""
     if source.mirror.is_dir():
         copies = f" The copies lie in {source.mirror}: as raw_folder, that is read without the store."

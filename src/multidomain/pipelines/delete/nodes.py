@@ -8,6 +8,7 @@ from typing import Any
 
 from ...errors import ConfigurationError
 from ...io.atomic import remove
+from ...io.output_store import OutputStore
 from ...schema import Variant
 from ...space import size
 
@@ -16,8 +17,8 @@ LAYERS = ("03_primary", "04_feature", "05_model_input", "06_models", "07_model_o
 MODELS = ("keep", "delete")
 
 
-def delete(variant: Variant, confirm: Any, registered_models: str) -> None:
-    """Delete everything that was prepared, trained and reported for a variant.
+def delete(variant: Variant, confirm: Any, registered_models: str, output_store: str | None = None) -> None:
+    """Delete everything that was prepared, trained and reported for a variant, here and in the output store.
 
     What every variant of the data set shares (raw files, ingested and validated tables) and other variants stay. The
     registered models are named, and stay too unless ``registered_models`` is ``delete``: a package scores without any
@@ -27,6 +28,7 @@ def delete(variant: Variant, confirm: Any, registered_models: str) -> None:
         variant: whose files go.
         confirm: ``yes`` (or true) deletes; anything else lists alone.
         registered_models: ``keep`` or ``delete``.
+        output_store: its address, if there is one.
 
     Raises:
         ConfigurationError: not confirmed, after the list; or an option that is not allowed.
@@ -38,20 +40,28 @@ def delete(variant: Variant, confirm: Any, registered_models: str) -> None:
         raise ConfigurationError(f"registered_models must be one of {', '.join(MODELS)}, got {registered_models!r}.")
     data = tracking.data_folder()
     found = {folder: size(folder) for folder in folders(data, variant)}
+    store = OutputStore(address=output_store, data=data) if output_store else None
+    copies = {place: count for place in places(data, variant) if store and (count := store.count(place))}
     models = registry.of_variant(variant.key)
     _show(variant, found, models, registered_models)
-    if not found and not (models and registered_models == "delete"):
+    for place, count in copies.items():
+        logger.info("%s/%s: %s objects", output_store, place.relative_to(data).as_posix(), f"{count:,}")
+    if not found and not copies and not (models and registered_models == "delete"):
         return
     total = sum(found.values())
     if confirm is not True and str(confirm).lower() != "yes":
         raise ConfigurationError(
-            f"Nothing was deleted. {len(found)} folders of {variant.key} with {total:,} bytes would be, see above. "
+            f"Nothing was deleted. {len(found)} folders of {variant.key} with {total:,} bytes would be, see above"
+            f"{f', and {sum(copies.values()):,} objects in the output store' if copies else ''}. "
             "Repeat with confirm=yes among --params to delete them."
         )
     _forget_features(variant, data)
     for folder in found:
         remove(folder)
         _remove_empty(folder.parent)
+    for place in copies:
+        assert store is not None
+        store.forget(place)
     if registered_models == "delete":
         for name in models:
             registry.delete(name)
@@ -61,8 +71,12 @@ def delete(variant: Variant, confirm: Any, registered_models: str) -> None:
 
 def folders(data: Path, variant: Variant) -> list[Path]:
     """The folders of a variant, one in each layer that has one; they hold its files and no other's."""
-    places = (data / layer / variant.schema.name / variant.name for layer in LAYERS)
-    return [place for place in places if place.exists() or place.is_symlink()]
+    return [place for place in places(data, variant) if place.exists() or place.is_symlink()]
+
+
+def places(data: Path, variant: Variant) -> list[Path]:
+    """Where folders of a variant may be."""
+    return [data / layer / variant.schema.name / variant.name for layer in LAYERS]
 
 
 def _show(variant: Variant, found: dict[Path, int], models: dict[str, int], registered_models: str) -> None:

@@ -8,6 +8,13 @@ from .nodes import delete
 def create_pipeline() -> Pipeline:
     """Lists first; ``--params=confirm=yes`` deletes."""
     return Pipeline(
-        [node(delete, ["variant", "params:confirm", "params:registered_models"], None, name="delete_variant")],
+        [
+            node(
+                delete,
+                ["variant", "params:confirm", "params:registered_models", "params:output_store"],
+                None,
+                name="delete_variant",
+            )
+        ],
         tags="delete",
     )
