@@ -9,6 +9,7 @@ import sys
 import textwrap
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -372,28 +373,34 @@ def test_two_workers_go_on_where_one_stopped(log, tmp_path):
     np.testing.assert_allclose(losses(result), losses(expected), rtol=2e-5)
 
 
-def test_under_torchrun_the_first_process_trains_and_the_others_help(log, tmp_path):
-    script = tmp_path / "run.py"
+def under_torchrun(folder: Path, log: Path, **setting: Any) -> tuple[list[float], dict[str, torch.Tensor]]:
+    """Losses and weights of a DNN, trained by two processes that torchrun starts."""
+    script = folder / "run.py"
     script.write_text(
         textwrap.dedent(f"""
         import os, sys
         sys.path[:0] = {sys.path!r}
         from pathlib import Path
+        import torch
         from multidomain.training import workers
         from test_distributed import fitted, losses, made
         if int(os.environ["RANK"]):
             workers.serve()
         else:
-            folder = Path({str(tmp_path)!r})
-            found = losses(fitted(made("dnn", normalization="none"), Path({str(log)!r}), folder / "checkpoints"))
-            (folder / "losses").write_text(repr(found))
+            folder, model = Path({str(folder)!r}), made("dnn", normalization="none")
+            found = fitted(model, Path({str(log)!r}), folder / "checkpoints", **{setting!r})
+            torch.save((losses(found), dict(model.state_dict())), folder / "result.pt")
             workers.dismiss()
         """)
     )
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(script)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
-    found = [float(one) for one in (tmp_path / "losses").read_text().strip("[]").split(",")]
-    np.testing.assert_allclose(
-        found, losses(fitted(made("dnn", normalization="none"), log, tmp_path / "alone")), rtol=2e-5
-    )
+    return torch.load(folder / "result.pt")
+
+
+def test_under_torchrun_the_first_process_trains_and_the_others_help(log, tmp_path):
+    found, weights = under_torchrun(tmp_path, log)
+    model = made("dnn", normalization="none")
+    np.testing.assert_allclose(found, losses(fitted(model, log, tmp_path / "alone")), rtol=2e-5)
+    torch.testing.assert_close(weights, dict(model.state_dict()), rtol=1e-3, atol=2e-4)

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import gc
 import multiprocessing
-import subprocess
 import sys
-import textwrap
 from datetime import timedelta
 from pathlib import Path
 
@@ -19,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from learnable import INPUTS, write_encoded
 from safetensors.torch import load_file
-from test_distributed import SMALL, assert_same, faulty, fitted, losses, made
+from test_distributed import SMALL, assert_same, faulty, fitted, losses, made, under_torchrun
 from torch import Tensor, nn
 
 from multidomain.batch import Batch
@@ -319,28 +317,7 @@ def test_a_checkpoint_is_gone_on_from_by_any_number_of_workers_with_or_without_s
 
 @torchrec
 def test_under_torchrun_the_table_is_divided_too(log, tmp_path):
-    script = tmp_path / "run.py"
-    script.write_text(
-        textwrap.dedent(f"""
-        import os, sys
-        sys.path[:0] = {sys.path!r}
-        from pathlib import Path
-        import torch
-        from multidomain.training import workers
-        from test_distributed import fitted, losses, made
-        if int(os.environ["RANK"]):
-            workers.serve()
-        else:
-            folder, model = Path({str(tmp_path)!r}), made("dnn", normalization="none")
-            found = fitted(model, Path({str(log)!r}), folder / "checkpoints", embedding_shards="rows", **{ADAGRAD!r})
-            torch.save((losses(found), model.state_dict()), folder / "result.pt")
-            workers.dismiss()
-        """)
-    )
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(script)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
-    found, weights = torch.load(tmp_path / "result.pt")
+    found, weights = under_torchrun(tmp_path, log, embedding_shards="rows", **ADAGRAD)
     model = made("dnn", normalization="none")
     np.testing.assert_allclose(found, losses(fitted(model, log, tmp_path / "alone", **ADAGRAD)), rtol=2e-5)
     torch.testing.assert_close(weights, dict(model.state_dict()), rtol=1e-3, atol=2e-4)
