@@ -312,7 +312,8 @@ def markdown(content: Figures) -> str:
         lines.append(f"| {' | '.join(cell.replace('|', '¦') for cell in cells)} |")
     for line in content["outages"]:
         if line["messages"]:
-            lines += ["", f"`{line['run']}` said:", "", "```text", *"\n".join(line["messages"]).splitlines(), "```"]
+            said = [part.rstrip() for one in line["messages"] for part in one.splitlines()]
+            lines += ["", f"`{line['run']}` said:", "", "```text", *said, "```"]
     if wrong := [f"- {line['stopped']}: {fault}" for line in content["outages"] for fault in line["faults"]]:
         lines += ["", "Not as it must be:", "", *wrong]
     return "\n".join(lines) + "\n"
