@@ -9,14 +9,14 @@ import argparse
 import contextlib
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
-HOST = "127.0.0.1"
+from .servers import HOST, end, free_port, kill
+
 MASTER, WORKER = (f"org.apache.spark.deploy.{name}" for name in ("master.Master", "worker.Worker"))
 
 
@@ -66,6 +66,33 @@ def worker(folder: Path, number: int, address: str, *, memory: str = "1g") -> It
         yield process
 
 
+class Worker:
+    """A worker of a master, with one core, which may be killed and started again.
+
+    Args:
+        folder: for its log and its files.
+        number: of the worker.
+        master: ``spark://host:port``.
+    """
+
+    def __init__(self, folder: Path, number: int, master: str) -> None:
+        self._options = (folder, number, master)
+        self._until_stopped = contextlib.ExitStack()
+
+    def start(self) -> None:
+        """Start it and wait until it is registered."""
+        self._process = self._until_stopped.enter_context(worker(*self._options))
+
+    def kill(self) -> None:
+        """SIGKILL, to its executors too."""
+        kill(self._process)
+        self._until_stopped.close()
+
+    def stop(self) -> None:
+        """Ask it to end."""
+        self._until_stopped.close()
+
+
 @contextlib.contextmanager
 def _started(log: Path, *command: str) -> Iterator[subprocess.Popen[bytes]]:
     import pyspark
@@ -84,9 +111,7 @@ def _started(log: Path, *command: str) -> Iterator[subprocess.Popen[bytes]]:
         try:
             yield process
         finally:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGTERM)
-            process.wait(timeout=30)
+            end(process)
 
 
 def _await(log: Path, said: str, *, seconds: float = 120) -> None:
@@ -96,13 +121,6 @@ def _await(log: Path, said: str, *, seconds: float = 120) -> None:
             return
         time.sleep(0.2)
     raise RuntimeError(f"Spark did not come up within {seconds:.0f} s ('{said}' is not in {log})")
-
-
-def free_port() -> int:
-    """A port of this machine that nobody listens on."""
-    with socket.socket() as free:
-        free.bind((HOST, 0))
-        return int(free.getsockname()[1])
 
 
 if __name__ == "__main__":

@@ -8,12 +8,9 @@ import subprocess
 import time
 from pathlib import Path
 
+from benchmarks.servers import free_port
 
-def free_port() -> int:
-    """A port of this machine that nobody listens on."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
+__all__ = ["free_port", "wait"]
 
 
 def wait(port: int, server: subprocess.Popen[bytes], report: Path, *, seconds: float) -> None:

@@ -71,11 +71,12 @@ def _sweep(target: Path) -> None:
     for name in os.listdir(target.parent):
         if name.startswith(start) and name.endswith((".tmp", ".old")):
             owner = name.removeprefix(start).split("-", 1)[0]
-            if not (owner.isdigit() and _runs(int(owner))):
+            if not (owner.isdigit() and runs(int(owner))):
                 remove(target.parent / name)
 
 
-def _runs(process: int) -> bool:
+def runs(process: int) -> bool:
+    """Whether there is a process with this id: what has a temporary name of its is in use."""
     try:
         os.kill(process, 0)  # sends nothing
     except ProcessLookupError:
