@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import textwrap
 from collections.abc import Mapping
 from typing import Any
 
@@ -139,8 +140,9 @@ def _unreachable(error: BaseException) -> UserError | None:
         server = SERVERS.get(type(one).__module__.split(".")[0])
         if server and any(isinstance(cause, OSError) or "Connection" in type(cause).__name__ for cause in chain):
             first = next((line for line in str(one).splitlines() if line.strip()), type(one).__name__)
+            said = textwrap.shorten(first, 300, placeholder=" …")
             return DataError(
-                f"{server} does not answer: {first.strip()[:300]}\nStart it, then run the same command again, with "
+                f"{server} does not answer: {said}\nStart it, then run the same command again, with "
                 "--only-missing-outputs: what is finished is not done again."
             )
     return None
