@@ -152,7 +152,7 @@ def lines(content: dict[str, Any]) -> list[str]:
     first = next(iter(runs.values()))
     shown = ["seconds", "killed", "rows_learnt", "learnt_once", "learnt_twice_or_more", "missing"]
     rows = [[key.replace("_", " "), *(f"{run[key]:,.0f}" for run in runs.values())] for key in shown]
-    for name, share in (("a tenth", 0.1), ("half", 0.5), ("the end", 1.0)):
+    for name, share in (("a fifth", 0.2), ("half", 0.5), ("the end", 1.0)):
         rows.append([f"MiB at {name}", *(f"{_at(run, share):,}" for run in runs.values())])
     for key, label in (("entered", "values entered"), ("left", "values left")):
         rows.append([label, *(f"{run['ended'][key]:,}" for run in runs.values())])
@@ -165,7 +165,8 @@ def lines(content: dict[str, Any]) -> list[str]:
         *measure.head_lines(content["head"], "one run each"),
         f"{first['ended']['rows']:,} rows of {content['days']} simulated days, star {MODEL['hidden']}, batches of "
         f"{content['batch_size']:,}, a buffer of {content['buffer_rows']:,} rows, windows of "
-        f"{content['report_rows']:,}. Below the line of values: the windows of the last day.",
+        f"{content['report_rows']:,}. With the buffer, the first step comes when it is full. "
+        "Below the line of values: the windows of the last day.",
         "",
         *measure.table(["", *runs], rows),
         "",

@@ -93,6 +93,27 @@ def test_a_crash_in_every_kind_of_work_between_checkpoints_changes_nothing(whole
     alike(undisturbed, run(folder, tmp_path / "kept"), folder / "kept", tmp_path / "kept")
 
 
+def test_what_waits_at_the_end_of_the_stream_is_learnt_with_checkpoints_on_the_way(whole, tmp_path, monkeypatch):
+    folder, undisturbed = whole
+    last = undisturbed.progress.steps
+    inner = Stream._learn
+
+    def dying(self):
+        if self.progress.steps == last - 1:
+            raise Crash
+        inner(self)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Stream, "_learn", dying)
+        with pytest.raises(Crash):
+            run(folder, tmp_path / "kept")
+    goes_on = stream(tmp_path / "kept")
+    assert goes_on.progress.rows == ROWS
+    assert ROWS - goes_on.progress.learnt == goes_on.batches()["size"] < goes_on.options.buffer_rows - 32
+    goes_on.run(source(folder / "files"))
+    alike(undisturbed, goes_on, folder / "kept", tmp_path / "kept")
+
+
 def test_what_the_gate_looks_at_is_the_same_after_a_crash(whole, tmp_path, monkeypatch):
     """The latest rows and their scores, whatever was kept of them by the checkpoint."""
     folder, _ = whole

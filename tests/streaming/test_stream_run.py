@@ -128,6 +128,19 @@ def test_rows_that_cannot_be_learnt_are_kept_apart_and_counted(tmp_path):
     assert '"impression_id": 40' in found[1]["row"]
 
 
+def test_rows_of_which_none_can_be_learnt_are_written_as_they_come(tmp_path, monkeypatch):
+    """A producer gone wrong does not fill the memory: so many bad rows make a checkpoint, too."""
+    monkeypatch.setattr("multidomain.streaming.stream.MOST_BAD", 20)
+    rows = log(300)
+    label = rows.column("label").to_pylist()
+    label[10:] = [None] * 290
+    ended = followed(tmp_path, small_stream.with_column(rows, "label", label), [150])
+    assert (ended.progress.rows, ended.progress.rejected) == (10, 290)
+    parts = [pq.read_table(path) for path in sorted((tmp_path / "kept/rejected").glob("*"))]
+    assert [len(part) for part in parts] == [20] * 14 + [10]
+    assert len(set(pa.concat_tables(parts).column("position").to_pylist())) == 290
+
+
 def test_new_ids_enter_and_stale_ones_leave_and_the_table_does_not_grow_without_end(tmp_path):
     rule = {"every": 128, "minimum_count": 2, "forget_after": 250}
     ended = followed(tmp_path, log(1200), architecture="dnn", vocabulary=rule)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import threading
 import time
+from collections.abc import Iterable
+from itertools import pairwise
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -17,7 +19,7 @@ from small_stream import arrive, encoder, learnt, log, same, source, stream
 from multidomain.errors import ConfigurationError, DataError
 from multidomain.streaming.redis_stream import RedisSource, connect, publish
 from multidomain.streaming.rows import wanted
-from multidomain.streaming.source import Bad, Chunk, ticks
+from multidomain.streaming.source import Bad, Chunk, Tick, ticks
 
 
 def ids(ticks_or_chunks) -> list[int]:
@@ -154,18 +156,47 @@ def test_files_that_were_taken_away_after_they_were_read_are_not_missed(tmp_path
     assert ids(source(tmp_path).chunks(["0000.parquet", 29])) == list(range(30, 90))
 
 
-def test_bad_rows_belong_to_the_rows_that_follow_them_and_positions_to_the_last_of_all():
-    def chunk(first: int, kinds: str) -> Chunk:
-        good = [place for place, kind in enumerate(kinds) if kind == "g"]
-        bad = [Bad(p, first + p, "odd", "") for p, kind in enumerate(kinds) if kind == "b"]
-        rows = pa.table({"impression_id": pa.array([first + p for p in good], pa.int64())})
-        return Chunk(rows, good, list(range(first, first + len(kinds))), tuple(bad))
+def chunk(first: int, kinds: str) -> Chunk:
+    """Good and bad rows, as their letters say, whose positions and ids are their numbers."""
+    good = [place for place, kind in enumerate(kinds) if kind == "g"]
+    bad = [Bad(p, first + p, "odd", "") for p, kind in enumerate(kinds) if kind == "b"]
+    rows = pa.table({"impression_id": pa.array([first + p for p in good], pa.int64())})
+    return Chunk(rows, good, list(range(first, first + len(kinds))), tuple(bad))
 
-    found = [
-        (ids([tick]), tick.position, [one.position for one in tick.bad])
-        for tick in ticks([chunk(0, "gbgb"), chunk(4, "bggg"), chunk(8, "bb")], 2)
-    ]
+
+def told(found: Iterable[Tick]) -> list[tuple[list[int], int, list[int]]]:
+    return [(ids([tick]), tick.position, [one.position for one in tick.bad]) for tick in found]
+
+
+def test_bad_rows_belong_to_the_rows_that_follow_them_and_positions_to_the_last_of_all():
+    found = told(ticks([chunk(0, "gbgb"), chunk(4, "bggg"), chunk(8, "bb")], 2))
     assert found == [([0, 2], 2, [1]), ([5, 6], 6, [3, 4]), ([7], 9, [8, 9])]
+
+
+def test_many_bad_rows_end_a_tick():
+    found = told(ticks([chunk(0, "gbbbb"), chunk(5, "b"), chunk(6, "bggbg")], 2, most_bad=3))
+    assert found == [([0], 3, [1, 2, 3]), ([], 6, [4, 5, 6]), ([7, 8], 8, []), ([10], 10, [9])]
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    kinds=st.text("gb", min_size=1, max_size=60),
+    cuts=st.sets(st.integers(1, 59)),
+    size=st.integers(1, 9),
+    most_bad=st.integers(1, 9),
+)
+def test_ticks_are_the_same_however_rows_are_delivered_and_hold_so_much_and_no_more(kinds, cuts, size, most_bad):
+    ends = [0, *sorted(cut for cut in cuts if cut < len(kinds)), len(kinds)]
+    parts = [chunk(start, kinds[start:end]) for start, end in pairwise(ends)]
+    found = told(ticks(parts, size, most_bad=most_bad))
+    assert found == told(ticks([chunk(0, kinds)], size, most_bad=most_bad))
+    assert [row for good, _, bad in found for row in sorted([*good, *bad])] == list(range(len(kinds)))
+    for good, position, bad in found:
+        assert len(good) <= size
+        assert len(bad) <= most_bad
+        assert position == max([*good, *bad])
+    for good, _, bad in found[:-1]:
+        assert len(good) == size or len(bad) == most_bad
 
 
 # --- Redis -------------------------------------------------------------------------------------------------------

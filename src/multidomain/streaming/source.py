@@ -6,12 +6,15 @@ order that stays the same, gives each a position, reads on after any position, a
 
 from __future__ import annotations
 
+import sys
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import pyarrow as pa
 
+MOST_BAD = 10_000  # rows that are held before they are written
 Position = Any  # of a row: what JSON can hold, such as ["0001.parquet", 41] or "1700000000000-0"
 
 
@@ -72,7 +75,7 @@ class Tick:
     """Rows that are worked on together.
 
     Attributes:
-        rows: as many as asked for; fewer at the end of the stream.
+        rows: as many as asked for; fewer at the end of the stream, and where too many bad ones lie between.
         position: of the last row among them, good or bad.
         bad: those that lie between or before them.
     """
@@ -82,24 +85,34 @@ class Tick:
     bad: list[Bad] = field(default_factory=list)
 
 
-def ticks(chunks: Iterable[Chunk], size: int) -> Iterator[Tick]:
-    """The rows of a source ``size`` at a time, whatever the sizes of its chunks."""
+def ticks(chunks: Iterable[Chunk], size: int, *, most_bad: int = MOST_BAD) -> Iterator[Tick]:
+    """The rows of a source ``size`` at a time, whatever the sizes of its chunks; fewer where too many bad ones come.
+
+    Args:
+        chunks: of the source.
+        size: good rows of a tick.
+        most_bad: bad rows that end one.
+    """
     pieces: list[pa.Table] = []
-    count, bad, position, schema = 0, [], None, None
+    bad: list[Bad] = []
+    count, position, schema = 0, None, None
     for chunk in chunks:
-        schema, start, left = chunk.rows.schema, 0, list(chunk.bad)
-        while start < len(chunk.rows):
-            taken = min(size - count, len(chunk.rows) - start)
-            pieces.append(chunk.rows.slice(start, taken))
-            start, count = start + taken, count + taken
-            last = chunk.places[start - 1]
-            position = chunk.positions[last]
-            while left and left[0].place < last:
-                bad.append(left.pop(0))
-            if count == size:
+        schema, start, first, of_bad = chunk.rows.schema, 0, 0, [one.place for one in chunk.bad]
+        while start < len(chunk.rows) or first < len(chunk.bad):
+            good = _place(chunk.places, start + size - count)
+            spoilt = _place(of_bad, first + most_bad - len(bad))
+            last = min(good, spoilt, max([*chunk.places[-1:], *of_bad[-1:]]))
+            stop, end = bisect_right(chunk.places, last), bisect_right(of_bad, last)
+            pieces.append(chunk.rows.slice(start, stop - start))
+            bad, position = [*bad, *chunk.bad[first:end]], chunk.positions[last]
+            start, first, count = stop, end, count + stop - start
+            if last in (good, spoilt):
                 yield Tick(pa.concat_tables(pieces), position, bad)
                 pieces, count, bad, position = [], 0, [], None
-        if left:
-            bad, position = [*bad, *left], left[-1].position
     if position is not None and schema is not None:
         yield Tick(pa.concat_tables(pieces) if pieces else schema.empty_table(), position, bad)
+
+
+def _place(places: Sequence[int], number: int) -> int:
+    """Of the so-manieth among them; beyond every place where there are fewer."""
+    return places[number - 1] if number <= len(places) else sys.maxsize

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,7 @@ from .buffer import Buffer, Queue, Waiting
 from .checkpoint import Progress, Saved, StreamCheckpoints
 from .options import StreamOptions, check_training
 from .prequential import Prequential
-from .source import Bad, Source, Tick, ticks
+from .source import MOST_BAD, Bad, Source, Tick, ticks
 from .vocabulary import Candidates, Vocabularies, translated, translations
 
 logger = logging.getLogger(__name__)
@@ -135,12 +135,15 @@ class Stream:
         with bar_of(total=None, what=f"stream {self.architecture}", shown=self.show_progress) as bar:
             bar.update(self.progress.rows)
             with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
-                for tick in ticks(source.chunks(self.progress.position), self.training.batch_size):
+                for tick in self._ticks(source):
                     self._tick(tick, source)
                     bar.update(len(tick.rows))
                     bar.set_postfix_str(self._told(), refresh=False)
                 while self._waiting.size:
+                    before = self.progress.learnt
                     self._learn()
+                    if self._crosses(before, self.progress.learnt):
+                        self._save(source)
         self._prequential.finish()
         self._save(source)
         return self.progress
@@ -148,6 +151,9 @@ class Stream:
     def batches(self) -> Mapping[str, Any]:
         """What waits, for those who look: ``size``, ``rows`` and ``nbytes`` of the buffer."""
         return {"size": self._waiting.size, "rows": self._waiting.rows, "nbytes": self._waiting.nbytes}
+
+    def _ticks(self, source: Source) -> Iterator[Tick]:
+        return ticks(source.chunks(self.progress.position), self.training.batch_size, most_bad=MOST_BAD)
 
     # --- rows ----------------------------------------------------------------------------------------------------
 
@@ -167,11 +173,14 @@ class Stream:
         now = self.progress.rows
         if self._vocabularies.due(before, now) and (growth := self._vocabularies.change(now)) is not None:
             self._grow(growth)
-        every = self.options.checkpoint_rows
-        if before // every != now // every or self._package_is_due():
+        if self._crosses(before, now) or len(self._bad) >= MOST_BAD or self._package_is_due():
             self._save(source)
         if self._package_is_due():
             self._package()
+
+    def _crosses(self, before: int, now: int) -> bool:
+        """Whether a checkpoint is due between two numbers of rows."""
+        return before // self.options.checkpoint_rows != now // self.options.checkpoint_rows
 
     def _wait(self, arrays: Mapping[str, np.ndarray]) -> None:
         """Into the buffer; whenever it is full, a batch of it is learnt."""
