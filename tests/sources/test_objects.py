@@ -418,7 +418,7 @@ def test_an_object_that_is_not_the_expected_one_is_said_with_its_address(
 
 def test_a_data_folder_in_a_store_is_refused_with_what_may_lie_there() -> None:
     with pytest.raises(
-        ConfigurationError, match=r"data is s3://b: .*Only raw logs may lie in an object store.*raw_folder"
+        ConfigurationError, match=r"data is s3://b: .*Raw logs may lie in an object store.*raw_folder.*output_store"
     ):
         local("s3://b", name="data")
 
