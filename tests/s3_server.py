@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import fsspec
 import pytest
 
 ENVIRONMENT = {
@@ -92,3 +94,27 @@ def running() -> Iterator[S3Server]:
         server.pause.clear()
         with contextlib.suppress(OSError):
             server.stop()
+
+
+@contextlib.contextmanager
+def reached(monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Server]:
+    """A server that the drivers of this process find, and no configuration of whoever runs the tests."""
+    for name in [name for name in os.environ if name.startswith(("AWS_", "FSSPEC_"))]:
+        monkeypatch.delenv(name)
+    with running() as started:
+        for name, value in {**ENVIRONMENT, "AWS_ENDPOINT_URL": started.address}.items():
+            monkeypatch.setenv(name, value)
+        yield started
+
+
+@contextlib.contextmanager
+def bucket(request: pytest.FixtureRequest) -> Iterator[str]:
+    """The address of an empty one: within this process (memory), or of the fixture ``server`` (s3)."""
+    if request.param == "s3":
+        request.getfixturevalue("server")
+    address = f"{request.param}://shop"
+    fs, top = fsspec.url_to_fs(address, use_listings_cache=False)
+    fs.mkdir(top)
+    yield address
+    if request.param == "memory":
+        fs.rm(top, recursive=True)

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import fsspec
 import pytest
+import s3_server
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from s3_server import ENVIRONMENT, S3Server, running
+from s3_server import S3Server
 
 from multidomain.errors import ConfigurationError, DataError
 from multidomain.io.atomic import replacing
@@ -22,25 +21,15 @@ OUTPUT = Path("04_feature/shop/age/views")
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Server]:
-    for name in [name for name in os.environ if name.startswith(("AWS_", "FSSPEC_"))]:
-        monkeypatch.delenv(name)
-    with running() as started:
-        for name, value in {**ENVIRONMENT, "AWS_ENDPOINT_URL": started.address}.items():
-            monkeypatch.setenv(name, value)
+    with s3_server.reached(monkeypatch) as started:
         yield started
 
 
 @pytest.fixture(params=["memory", "s3"])
 def address(request: pytest.FixtureRequest) -> Iterator[str]:
     """Of a store with nothing in it."""
-    if request.param == "s3":
-        request.getfixturevalue("server")
-    bucket = f"{request.param}://shop"
-    fs, top = fsspec.url_to_fs(bucket, use_listings_cache=False)
-    fs.mkdir(top)
-    yield f"{bucket}/outputs/of ours"
-    if request.param == "memory":
-        fs.rm(top, recursive=True)
+    with s3_server.bucket(request) as found:
+        yield f"{found}/outputs/of ours"
 
 
 @pytest.fixture

@@ -16,8 +16,9 @@ from typing import Any
 import fsspec
 import pandas as pd
 import pytest
+import s3_server
 import yaml
-from s3_server import ENVIRONMENT, S3Server, running
+from s3_server import S3Server
 
 from multidomain import schema, sources
 from multidomain.errors import ConfigurationError, DataError, SchemaError
@@ -44,24 +45,16 @@ def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Server]:
-    with running() as started:
-        for name, value in {**ENVIRONMENT, "AWS_ENDPOINT_URL": started.address}.items():
-            monkeypatch.setenv(name, value)
+def server(data: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Server]:
+    with s3_server.reached(monkeypatch) as started:
         yield started
 
 
 @pytest.fixture(params=["memory", "s3"])
 def store(request: pytest.FixtureRequest) -> Iterator[str]:
     """The address of an empty bucket: within this process, and of a server."""
-    if request.param == "s3":
-        request.getfixturevalue("server")
-    address = f"{request.param}://shop"
-    fs, top = fsspec.url_to_fs(address, use_listings_cache=False)
-    fs.mkdir(top)
-    yield address
-    if request.param == "memory":
-        fs.rm(top, recursive=True)
+    with s3_server.bucket(request) as address:
+        yield address
 
 
 def put(address: str, content: bytes | str) -> None:

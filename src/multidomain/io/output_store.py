@@ -26,6 +26,7 @@ from . import remote
 from .atomic import replacing
 
 logger = logging.getLogger(__name__)
+LARGE = 32 << 20  # bytes from which on a copy shows how far it is
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,9 +173,9 @@ class OutputStore:
 
     def _each(self, what: str, files: Mapping[str, int], copy: Callable[[str], None]) -> None:
         """Several at a time; the first that fails ends it."""
-        stop = threading.Event()
+        stop, total = threading.Event(), sum(files.values())
         with (
-            progress(total=sum(files.values()), what=what, unit="B") as bar,
+            progress(total=total, what=what, unit="B", shown=total > LARGE) as bar,
             ThreadPoolExecutor(remote.AT_ONCE, thread_name_prefix="copy") as pool,
         ):
 
