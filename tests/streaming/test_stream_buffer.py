@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from multidomain.streaming import buffer as buffers
 from multidomain.streaming.buffer import Buffer, Queue
 
 
@@ -106,6 +107,18 @@ def test_a_buffer_that_was_written_and_read_goes_on_as_it_was():
     one.draw(1)
     other.load({name: values.copy() for name, values in one.state().items()})
     assert one.draw(2)["id"].tolist() == other.draw(2)["id"].tolist()
+
+
+def test_values_change_a_few_rows_at_a_time(monkeypatch):
+    """Whatever the buffer holds: a copy of all its rows would be as large as itself."""
+    monkeypatch.setattr(buffers, "CHANGED", 8)
+    buffer, given = Buffer(rows=20, batch_size=4, seed=0), []
+    buffer.add(rows(0, 19))
+    buffer.change("pair", lambda values: (given.append(len(values)), values + 100)[1])
+    buffer.change("nothing of that name", lambda values: values + 1)
+    assert given == [8, 8, 3]
+    assert buffer.state()["pair"][:, 0].tolist() == list(range(100, 119))
+    assert buffer.state()["id"].tolist() == list(range(19))
 
 
 def test_batches_larger_than_the_buffer_are_refused():

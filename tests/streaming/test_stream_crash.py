@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import multiprocessing
 import os
 import signal
@@ -10,10 +11,13 @@ import sys
 import time
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
-from small_stream import arrive, learnt, log, same, source, stream
+from small_stream import arrive, learnt, log, same, source, stream, with_column
 
 from multidomain.errors import ConfigurationError, DataError
+from multidomain.streaming import stream as stream_module
 from multidomain.streaming.prequential import windows
 from multidomain.streaming.stream import Stream
 
@@ -93,27 +97,6 @@ def test_a_crash_in_every_kind_of_work_between_checkpoints_changes_nothing(whole
     alike(undisturbed, run(folder, tmp_path / "kept"), folder / "kept", tmp_path / "kept")
 
 
-def test_what_waits_at_the_end_of_the_stream_is_learnt_with_checkpoints_on_the_way(whole, tmp_path, monkeypatch):
-    folder, undisturbed = whole
-    last = undisturbed.progress.steps
-    inner = Stream._learn
-
-    def dying(self):
-        if self.progress.steps == last - 1:
-            raise Crash
-        inner(self)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Stream, "_learn", dying)
-        with pytest.raises(Crash):
-            run(folder, tmp_path / "kept")
-    goes_on = stream(tmp_path / "kept")
-    assert goes_on.progress.rows == ROWS
-    assert ROWS - goes_on.progress.learnt == goes_on.batches()["size"] < goes_on.options.buffer_rows - 32
-    goes_on.run(source(folder / "files"))
-    alike(undisturbed, goes_on, folder / "kept", tmp_path / "kept")
-
-
 def test_what_the_gate_looks_at_is_the_same_after_a_crash(whole, tmp_path, monkeypatch):
     """The latest rows and their scores, whatever was kept of them by the checkpoint."""
     folder, _ = whole
@@ -143,6 +126,43 @@ def test_what_the_gate_looks_at_is_the_same_after_a_crash(whole, tmp_path, monke
     follow("crashed")
     assert len(seen["crashed"]) == 100
     assert seen["crashed"].equals(seen["undisturbed"])
+
+
+@pytest.mark.parametrize("method", ["_save", "_score", "_write_parts"])
+def test_a_crash_among_bad_rows_writes_each_of_them_once(tmp_path, monkeypatch, method):
+    """Most rows are bad: they make checkpoints too, and the parts of after the last one are made again."""
+    monkeypatch.setattr(stream_module, "MOST_BAD", 30)
+    rows = log(ROWS)
+    label = [None if row % 100 < 70 else 1 for row in range(ROWS)]
+    arrive(tmp_path / "files", with_column(rows, "label", label), [200, 77])
+    undisturbed = run(tmp_path, tmp_path / "whole")
+    inner, count = getattr(Stream, method), [0]
+
+    def dying(self, *given):
+        count[0] += 1
+        if count[0] % 3 == 0:
+            if method != "_score":
+                inner(self, *given)
+            raise Crash
+        return inner(self, *given)
+
+    crashes = 0
+    with monkeypatch.context() as patch:
+        patch.setattr(Stream, method, dying)
+        for _ in range(20):
+            try:
+                ended = run(tmp_path, tmp_path / "kept")
+                break
+            except Crash:
+                crashes += 1
+    assert crashes >= 2
+    assert same(undisturbed, ended)
+    parts = [pq.read_table(path) for path in sorted((tmp_path / "kept/rejected").glob("*"))]
+    found = pa.concat_tables(parts).column("row").to_pylist()
+    assert [json.loads(row)["impression_id"] for row in found] == [row for row in range(ROWS) if label[row] is None]
+    assert max(map(len, parts)) <= 2 * 30
+    assert ended.progress.rejected == len(found) == 350
+    assert learnt(tmp_path / "kept") == learnt(tmp_path / "whole")
 
 
 def child(folder: Path, kept: Path) -> None:

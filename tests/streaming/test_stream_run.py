@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 
 import numpy as np
 import pyarrow as pa
@@ -16,6 +17,7 @@ from small_stream import arrive, encoder, learnt, log, same, source, stream
 
 from multidomain.errors import ConfigurationError
 from multidomain.evaluation import metrics
+from multidomain.streaming import stream as stream_module
 from multidomain.streaming.options import StreamOptions, check_training
 from multidomain.streaming.prequential import OVERALL, windows
 from multidomain.training.config import TrainingConfig
@@ -128,17 +130,23 @@ def test_rows_that_cannot_be_learnt_are_kept_apart_and_counted(tmp_path):
     assert '"impression_id": 40' in found[1]["row"]
 
 
-def test_rows_of_which_none_can_be_learnt_are_written_as_they_come(tmp_path, monkeypatch):
-    """A producer gone wrong does not fill the memory: so many bad rows make a checkpoint, too."""
-    monkeypatch.setattr("multidomain.streaming.stream.MOST_BAD", 20)
-    rows = log(300)
-    label = rows.column("label").to_pylist()
-    label[10:] = [None] * 290
-    ended = followed(tmp_path, small_stream.with_column(rows, "label", label), [150])
-    assert (ended.progress.rows, ended.progress.rejected) == (10, 290)
-    parts = [pq.read_table(path) for path in sorted((tmp_path / "kept/rejected").glob("*"))]
-    assert [len(part) for part in parts] == [20] * 14 + [10]
-    assert len(set(pa.concat_tables(parts).column("position").to_pylist())) == 290
+def test_rows_that_are_all_bad_are_written_out_before_they_fill_the_memory(tmp_path, monkeypatch):
+    monkeypatch.setattr(stream_module, "MOST_BAD", 40)
+    rows = small_stream.with_column(log(500), "label", [1] * 50 + [None] * 400 + [1] * 50)
+    made, held = stream(tmp_path / "kept"), []
+    inner = made._write_parts
+    made._write_parts = lambda: (held.append(len(made._bad)), inner())
+    made.run(source(arrive(tmp_path / "files", rows, [77, 300])))
+    assert held == [40] * 10 + [0, 0, 0]  # at 100 good rows: 64 had come before; 96 are learnt of the buffer; the end
+    assert (made.progress.rows, made.progress.rejected) == (100, 400)
+    assert sorted(learnt(tmp_path / "kept")) == [*range(50), *range(450, 500)]
+    assert rejected(tmp_path / "kept") == list(range(50, 450))
+
+
+def rejected(kept) -> list[int]:
+    """The impressions that could not be learnt, in order."""
+    parts = [pq.read_table(path).column("row").to_pylist() for path in sorted((kept / "rejected").glob("*"))]
+    return [json.loads(row)["impression_id"] for part in parts for row in part]
 
 
 def test_new_ids_enter_and_stale_ones_leave_and_the_table_does_not_grow_without_end(tmp_path):
@@ -189,6 +197,16 @@ def test_a_version_is_compared_on_rows_that_the_one_before_never_met(tmp_path):
     made.run(source(arrive(tmp_path / "files", log(300), [])))
     ids = [table.column("impression_id").to_pylist() for table in seen]
     assert ids == [list(range(128)), list(range(128, 224)), list(range(224, 300))]
+
+
+def test_checkpoints_come_while_the_rest_of_the_buffer_is_learnt(tmp_path):
+    """The ledger since the last one, and what a crash makes to be done again, stay as small as before."""
+    made, held = stream(tmp_path / "kept", buffer_rows=400), []
+    inner = made._write_parts
+    made._write_parts = lambda: (held.append(sum(len(ids) for _, ids in made._ledger)), inner())
+    made.run(source(arrive(tmp_path / "files", log(450), [])))
+    assert sorted(learnt(tmp_path / "kept")) == list(range(450))
+    assert held == [0] * 6 + [64] + [64] * 6 + [2]  # two batches when 448 rows have come; the rest after the last
 
 
 def test_the_buffer_takes_no_more_memory_than_its_rows(tmp_path):

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import threading
 import time
-from collections.abc import Iterable
-from itertools import pairwise
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -19,7 +18,7 @@ from small_stream import arrive, encoder, learnt, log, same, source, stream
 from multidomain.errors import ConfigurationError, DataError
 from multidomain.streaming.redis_stream import RedisSource, connect, publish
 from multidomain.streaming.rows import wanted
-from multidomain.streaming.source import Bad, Chunk, Tick, ticks
+from multidomain.streaming.source import Bad, Chunk, ticks
 
 
 def ids(ticks_or_chunks) -> list[int]:
@@ -156,47 +155,50 @@ def test_files_that_were_taken_away_after_they_were_read_are_not_missed(tmp_path
     assert ids(source(tmp_path).chunks(["0000.parquet", 29])) == list(range(30, 90))
 
 
+def test_bad_rows_belong_to_the_rows_that_follow_them_and_positions_to_the_last_of_all():
+    found = told(ticks([chunk(0, "gbgb"), chunk(4, "bggg"), chunk(8, "bb")], 2))
+    assert found == [([0, 2], 2, [1]), ([5, 6], 6, [3, 4]), ([7], 9, [8, 9])]
+
+
+def test_bad_rows_that_are_too_many_to_wait_for_good_ones_come_without_them():
+    made = list(ticks([chunk(0, "gbbb"), chunk(4, "bbbbgg"), chunk(10, "bgb")], 3, most_bad=3))
+    assert told(made) == [([0], 3, [1, 2, 3]), ([], 6, [4, 5, 6]), ([8, 9, 11], 11, [7, 10]), ([], 12, [12])]
+    assert [tick.last for tick in made] == [False, False, False, True]
+
+
+@given(
+    kinds=st.text("gb", max_size=40),
+    cuts=st.lists(st.integers(0, 40), max_size=5),
+    size=st.integers(1, 5),
+    most_bad=st.integers(1, 5),
+)
+def test_ticks_are_the_same_whatever_the_chunks_and_from_the_end_of_any_of_them_on(kinds, cuts, size, most_bad):
+    edges = sorted({0, len(kinds), *(min(cut, len(kinds)) for cut in cuts)})
+    pieces = [chunk(start, kinds[start:stop]) for start, stop in itertools.pairwise(edges)]
+    whole = told(ticks([chunk(0, kinds)], size, most_bad=most_bad))
+    assert told(ticks(pieces, size, most_bad=most_bad)) == whole
+    assert [row for good, _, _ in whole for row in good] == [row for row, kind in enumerate(kinds) if kind == "g"]
+    assert [row for _, _, bad in whole for row in bad] == [row for row, kind in enumerate(kinds) if kind == "b"]
+    for good, position, bad in whole:
+        assert len(good) <= size
+        assert len(bad) <= most_bad
+        assert position == max([*good, *bad])
+    for number, (_, position, _) in enumerate(whole):
+        rest = chunk(position + 1, kinds[position + 1 :])
+        assert told(ticks([rest], size, most_bad=most_bad)) == whole[number + 1 :]
+
+
 def chunk(first: int, kinds: str) -> Chunk:
-    """Good and bad rows, as their letters say, whose positions and ids are their numbers."""
+    """Rows from a position on, good (g) and bad (b)."""
     good = [place for place, kind in enumerate(kinds) if kind == "g"]
     bad = [Bad(p, first + p, "odd", "") for p, kind in enumerate(kinds) if kind == "b"]
     rows = pa.table({"impression_id": pa.array([first + p for p in good], pa.int64())})
     return Chunk(rows, good, list(range(first, first + len(kinds))), tuple(bad))
 
 
-def told(found: Iterable[Tick]) -> list[tuple[list[int], int, list[int]]]:
-    return [(ids([tick]), tick.position, [one.position for one in tick.bad]) for tick in found]
-
-
-def test_bad_rows_belong_to_the_rows_that_follow_them_and_positions_to_the_last_of_all():
-    found = told(ticks([chunk(0, "gbgb"), chunk(4, "bggg"), chunk(8, "bb")], 2))
-    assert found == [([0, 2], 2, [1]), ([5, 6], 6, [3, 4]), ([7], 9, [8, 9])]
-
-
-def test_many_bad_rows_end_a_tick():
-    found = told(ticks([chunk(0, "gbbbb"), chunk(5, "b"), chunk(6, "bggbg")], 2, most_bad=3))
-    assert found == [([0], 3, [1, 2, 3]), ([], 6, [4, 5, 6]), ([7, 8], 8, []), ([10], 10, [9])]
-
-
-@settings(max_examples=200, deadline=None)
-@given(
-    kinds=st.text("gb", min_size=1, max_size=60),
-    cuts=st.sets(st.integers(1, 59)),
-    size=st.integers(1, 9),
-    most_bad=st.integers(1, 9),
-)
-def test_ticks_are_the_same_however_rows_are_delivered_and_hold_so_much_and_no_more(kinds, cuts, size, most_bad):
-    ends = [0, *sorted(cut for cut in cuts if cut < len(kinds)), len(kinds)]
-    parts = [chunk(start, kinds[start:end]) for start, end in pairwise(ends)]
-    found = told(ticks(parts, size, most_bad=most_bad))
-    assert found == told(ticks([chunk(0, kinds)], size, most_bad=most_bad))
-    assert [row for good, _, bad in found for row in sorted([*good, *bad])] == list(range(len(kinds)))
-    for good, position, bad in found:
-        assert len(good) <= size
-        assert len(bad) <= most_bad
-        assert position == max([*good, *bad])
-    for good, _, bad in found[:-1]:
-        assert len(good) == size or len(bad) == most_bad
+def told(made) -> list[tuple[list[int], int, list[int]]]:
+    """Good rows, position and bad rows of ticks."""
+    return [(ids([tick]), tick.position, [one.position for one in tick.bad]) for tick in made]
 
 
 # --- Redis -------------------------------------------------------------------------------------------------------
@@ -254,6 +256,33 @@ def test_only_what_a_checkpoint_holds_is_acknowledged_and_the_rest_comes_again(r
     whole.run(source(arrive(tmp_path / "files", log(300), [])))
     assert same(again, whole)
     assert pending(redis, "crash") == 0
+
+
+@pytest.mark.parametrize("crash_at", [1, 2])
+def test_a_crash_after_the_last_row_still_finds_the_end_of_the_stream(redis, tmp_path, crash_at):
+    """What waits in the buffer is learnt after a checkpoint of the last row: without its end, more would be awaited."""
+    key, settings = f"end {crash_at}", {"checkpoint_rows": 30}
+    publish(connect(redis), key, log(330), end=True)
+    dying, after = stream(tmp_path / "kept", **settings), [0]
+    inner = dying._learn
+
+    def learn() -> None:
+        if dying.progress.rows == 330 and dying.progress.saves >= 11:
+            after[0] += 1
+            if after[0] > crash_at:
+                raise KeyboardInterrupt
+        inner()
+
+    dying._learn = learn
+    with pytest.raises(KeyboardInterrupt):
+        dying.run(of(redis, key))
+    again = stream(tmp_path / "kept", **settings)
+    assert again.progress.rows == 330
+    reader = of(redis, key, idle_seconds=5.0)
+    again.run(reader)
+    assert reader._end  # and not by its silence
+    assert pending(redis, key) == 0
+    assert sorted(learnt(tmp_path / "kept")) == list(range(330))
 
 
 def test_a_crash_between_checkpoint_and_acknowledgement_repeats_nothing(redis, tmp_path):

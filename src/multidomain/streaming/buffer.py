@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 Arrays = Mapping[str, np.ndarray]  # name -> (N, …), all of one N
+CHANGED = 16_384  # rows given other values together
 _STREAM = 0x627566  # draws of their own
 
 
@@ -81,9 +82,18 @@ class Waiting(ABC):
         return batch
 
     def change(self, name: str, function: Callable[[np.ndarray], np.ndarray]) -> None:
-        """Give every row held other values of one array, of the same shape."""
-        if name in self._arrays:
-            self._arrays[name][: self.size] = function(self._arrays[name][: self.size])
+        """Give every row held other values of one array, of the same shape, in place.
+
+        Args:
+            name: of the array; nothing happens where there is none.
+            function: of the values of some rows, which depend on those rows alone: a copy of all would be as large as
+                the buffer.
+        """
+        if name not in self._arrays:
+            return
+        held = self._arrays[name][: self.size]
+        for start in range(0, self.size, CHANGED):
+            held[start : start + CHANGED] = function(held[start : start + CHANGED])
 
     def state(self) -> dict[str, np.ndarray]:
         """The rows held, in their places, as they lie here: to be written, not to be kept."""

@@ -23,6 +23,7 @@ from .source import Bad, Position
 
 OWN = {"impression_id": pa.int64(), "user": pa.string(), "group": pa.string(), "label": pa.int8()}
 SHOWN = 2000  # characters kept of a bad row
+TOLD = 1024  # bad rows made into Python objects together
 
 
 def wanted(encoder: Encoder) -> pa.Schema:
@@ -119,7 +120,8 @@ def sorted_out(
         place, kind = told.schema.get_field_index(name), told.schema.field(name).type
         raw = pa.list_(pa.binary()) if pa.types.is_list(kind) else pa.binary()
         told = told.set_column(place, name, told.column(name).cast(raw))
-    texts = [json.dumps(row, default=str)[:SHOWN] for row in told.to_pylist()]
+    pieces = told.to_batches(max_chunksize=TOLD)
+    texts = [json.dumps(row, default=str)[:SHOWN] for piece in pieces for row in piece.to_pylist()]
     bad = [
         Bad(int(places[row]), positions[int(places[row])], reasons[row], text)
         for row, text in zip(rows, texts, strict=True)

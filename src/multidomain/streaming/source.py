@@ -6,15 +6,14 @@ order that stays the same, gives each a position, reads on after any position, a
 
 from __future__ import annotations
 
-import sys
-from bisect import bisect_right
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import pyarrow as pa
 
-MOST_BAD = 10_000  # rows that are held before they are written
+MOST_BAD = 8192  # rows that cannot be learnt, held before they are written out
 Position = Any  # of a row: what JSON can hold, such as ["0001.parquet", 41] or "1700000000000-0"
 
 
@@ -75,44 +74,58 @@ class Tick:
     """Rows that are worked on together.
 
     Attributes:
-        rows: as many as asked for; fewer at the end of the stream, and where too many bad ones lie between.
+        rows: as many as asked for; fewer at the end of the stream, and where too many bad ones lie among them.
         position: of the last row among them, good or bad.
         bad: those that lie between or before them.
+        last: whether the stream ended before there were as many as asked for.
     """
 
     rows: pa.Table
     position: Position
     bad: list[Bad] = field(default_factory=list)
+    last: bool = False
 
 
 def ticks(chunks: Iterable[Chunk], size: int, *, most_bad: int = MOST_BAD) -> Iterator[Tick]:
-    """The rows of a source ``size`` at a time, whatever the sizes of its chunks; fewer where too many bad ones come.
+    """The rows of a source ``size`` at a time, whatever the sizes of its chunks.
 
-    Args:
-        chunks: of the source.
-        size: good rows of a tick.
-        most_bad: bad rows that end one.
+    A tick ends with its ``size``-th good row or its ``most_bad``-th bad one, whichever comes first: rows of which none
+    is good must not be held until one is.
     """
     pieces: list[pa.Table] = []
     bad: list[Bad] = []
     count, position, schema = 0, None, None
     for chunk in chunks:
-        schema, start, first, of_bad = chunk.rows.schema, 0, 0, [one.place for one in chunk.bad]
-        while start < len(chunk.rows) or first < len(chunk.bad):
-            good = _place(chunk.places, start + size - count)
-            spoilt = _place(of_bad, first + most_bad - len(bad))
-            last = min(good, spoilt, max([*chunk.places[-1:], *of_bad[-1:]]))
-            stop, end = bisect_right(chunk.places, last), bisect_right(of_bad, last)
-            pieces.append(chunk.rows.slice(start, stop - start))
-            bad, position = [*bad, *chunk.bad[first:end]], chunk.positions[last]
-            start, first, count = stop, end, count + stop - start
-            if last in (good, spoilt):
-                yield Tick(pa.concat_tables(pieces), position, bad)
+        schema, good, odd = chunk.rows.schema, 0, 0  # of the chunk's: how many are in ticks
+        while good < len(chunk.rows) or odd < len(chunk.bad):
+            stop, stop_bad, last = _reach(chunk, good, odd, size - count, most_bad - len(bad))
+            if stop > good:
+                pieces.append(chunk.rows.slice(good, stop - good))
+            count, good = count + stop - good, stop
+            bad, odd = [*bad, *chunk.bad[odd:stop_bad]], stop_bad
+            position = chunk.positions[last]
+            if count == size or len(bad) == most_bad:
+                yield Tick(_joined(pieces, schema), position, bad)
                 pieces, count, bad, position = [], 0, [], None
     if position is not None and schema is not None:
-        yield Tick(pa.concat_tables(pieces) if pieces else schema.empty_table(), position, bad)
+        yield Tick(_joined(pieces, schema), position, bad, last=True)
 
 
-def _place(places: Sequence[int], number: int) -> int:
-    """Of the so-manieth among them; beyond every place where there are fewer."""
-    return places[number - 1] if number <= len(places) else sys.maxsize
+def _reach(chunk: Chunk, good: int, odd: int, room: int, room_bad: int) -> tuple[int, int, int]:
+    """Up to which of its good rows, and of its bad ones, a chunk goes into a tick; the place of the last of them."""
+    stop, stop_bad = min(good + room, len(chunk.rows)), len(chunk.bad)
+    if stop > good:  # what lies behind the last good row waits for the next
+        stop_bad = bisect_left(chunk.bad, chunk.places[stop - 1], odd, key=_place)
+    if stop_bad - odd >= room_bad:
+        stop_bad = odd + room_bad
+        last = chunk.bad[stop_bad - 1].place
+        return bisect_left(chunk.places, last, good, stop), stop_bad, last
+    return stop, stop_bad, chunk.places[stop - 1] if stop > good else chunk.bad[stop_bad - 1].place
+
+
+def _place(bad: Bad) -> int:
+    return bad.place
+
+
+def _joined(pieces: list[pa.Table], schema: pa.Schema) -> pa.Table:
+    return pa.concat_tables(pieces) if pieces else schema.empty_table()

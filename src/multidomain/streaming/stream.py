@@ -2,13 +2,15 @@
 
 Rows are worked on ``batch_size`` at a time, whatever the pieces in which they arrive, so that the same stream gives the
 same weights, bit by bit, whether files are large or small, Redis is quick or slow, however often the run was killed.
+Memory stays as it is once the buffer is full: what waits to be written goes with a checkpoint, which is due after so
+many rows scored, so many bad ones, and so many learnt after the last had come.
 """
 
 from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -135,15 +137,12 @@ class Stream:
         with bar_of(total=None, what=f"stream {self.architecture}", shown=self.show_progress) as bar:
             bar.update(self.progress.rows)
             with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
-                for tick in self._ticks(source):
+                chunks = source.chunks(self.progress.position)
+                for tick in ticks(chunks, self.training.batch_size, most_bad=MOST_BAD):
                     self._tick(tick, source)
                     bar.update(len(tick.rows))
                     bar.set_postfix_str(self._told(), refresh=False)
-                while self._waiting.size:
-                    before = self.progress.learnt
-                    self._learn()
-                    if self._crosses(before, self.progress.learnt):
-                        self._save(source)
+                self._learn_the_rest()
         self._prequential.finish()
         self._save(source)
         return self.progress
@@ -151,9 +150,6 @@ class Stream:
     def batches(self) -> Mapping[str, Any]:
         """What waits, for those who look: ``size``, ``rows`` and ``nbytes`` of the buffer."""
         return {"size": self._waiting.size, "rows": self._waiting.rows, "nbytes": self._waiting.nbytes}
-
-    def _ticks(self, source: Source) -> Iterator[Tick]:
-        return ticks(source.chunks(self.progress.position), self.training.batch_size, most_bad=MOST_BAD)
 
     # --- rows ----------------------------------------------------------------------------------------------------
 
@@ -173,14 +169,23 @@ class Stream:
         now = self.progress.rows
         if self._vocabularies.due(before, now) and (growth := self._vocabularies.change(now)) is not None:
             self._grow(growth)
-        if self._crosses(before, now) or len(self._bad) >= MOST_BAD or self._package_is_due():
-            self._save(source)
+        if self._checkpoint_is_due(before, now) or len(self._bad) >= MOST_BAD or self._package_is_due():
+            self._save(None if tick.last else source)  # the source is told of its end when all is learnt
         if self._package_is_due():
             self._package()
 
-    def _crosses(self, before: int, now: int) -> bool:
-        """Whether a checkpoint is due between two numbers of rows."""
-        return before // self.options.checkpoint_rows != now // self.options.checkpoint_rows
+    def _learn_the_rest(self) -> None:
+        """What waits when no more rows come, with checkpoints on the way."""
+        while self._waiting.size:
+            before = self.progress.learnt
+            self._learn()
+            if self._checkpoint_is_due(before, self.progress.learnt):
+                self._save(None)
+
+    def _checkpoint_is_due(self, before: int, now: int) -> bool:
+        """Whether there is one between two counts of rows."""
+        every = self.options.checkpoint_rows
+        return before // every != now // every
 
     def _wait(self, arrays: Mapping[str, np.ndarray]) -> None:
         """Into the buffer; whenever it is full, a batch of it is learnt."""
@@ -296,8 +301,8 @@ class Stream:
                 if int(path.stem) > self.progress.saves:
                     path.unlink()
 
-    def _save(self, source: Source) -> None:
-        """A checkpoint; only then is the source told that its rows are safe."""
+    def _save(self, source: Source | None) -> None:
+        """A checkpoint; only then is the source told that its rows are safe (None: later)."""
         self._guard.check(1)
         self.progress.saves += 1
         self._write_parts()
@@ -316,7 +321,7 @@ class Stream:
             logit_offset=self.model.logit_offset or 0.0,
         )
         self._checkpoints.save(saved)
-        if self.progress.position is not None:
+        if source is not None and self.progress.position is not None:
             source.commit(self.progress.position)
 
     def _write_parts(self) -> None:
