@@ -40,18 +40,24 @@ def catalog(folder: Path, x: int = 1, y: int = 1, store: str | None = None) -> D
     return made
 
 
-def run(
-    folder: Path, pipeline: Pipeline = PIPELINE, only_missing: bool = True, name: str = "__default__", **parameters: Any
-) -> list[str]:
-    """Run through the hooks as a session would; the names of the datasets that were written."""
-    from kedro.framework.hooks.manager import _create_hook_manager
+def register_pipelines() -> None:
+    """Those of these tests are the project's."""
     from kedro.framework.project import pipelines
-    from kedro.runner import SequentialRunner
 
     pipelines._pipelines_module = None
     later = PIPELINE.only_nodes_with_inputs("doubled")
     pipelines._content = {"__default__": PIPELINE, "prepare": PIPELINE, "later": later}
     pipelines._is_data_loaded = True
+
+
+def run(
+    folder: Path, pipeline: Pipeline = PIPELINE, only_missing: bool = True, name: str = "__default__", **parameters: Any
+) -> list[str]:
+    """Run through the hooks as a session would; the names of the datasets that were written."""
+    from kedro.framework.hooks.manager import _create_hook_manager
+    from kedro.runner import SequentialRunner
+
+    register_pipelines()
     hooks, manager, here = OutputHooks(), _create_hook_manager(), catalog(folder, **parameters)
     manager.register(hooks)
     asked = {"only_missing_outputs": only_missing, "pipeline_names": [name]}
@@ -137,7 +143,21 @@ def _gone(*_: Any, **__: Any) -> None:
     raise ConnectionError("nobody answers")
 
 
+def test_where_raw_files_and_copies_lie_makes_nothing_another(tmp_path):
+    """A comparison reads all parameters: with a store it is what it was without."""
+    compare = Pipeline([node(double, "parameters", "total")])
+    found = set()
+    for places in ({}, {"raw_folder": "/mnt/raw", "output_store": None}, {"output_store": "s3://shop/outputs"}):
+        here = catalog(tmp_path)
+        here["parameters"] = {"seed": 1, **places}
+        found.add(expected_digests(compare, here)["total"])
+    here["parameters"] = {"seed": 2}
+    assert len(found) == 1
+    assert expected_digests(compare, here)["total"] not in found
+
+
 def test_a_report_of_a_registry_of_this_machine_stays_here(machine, store):
+    register_pipelines()
     for name in ("one", "two"):
         here = catalog(machine(name), store=store)
         here["total"].metadata = {"tells_of": "feast"}

@@ -22,6 +22,7 @@ from .io.datasets import Choice, PaperTable, SchemaFile, WorkingFolder, place_of
 from .sources import files, objects
 
 logger = logging.getLogger(__name__)
+PLACES = ("raw_folder", "output_store")  # others on each machine; what lies there counts, which the schema's digest has
 
 
 def digest_file(path: Path) -> Path:
@@ -41,9 +42,11 @@ def expected_digests(pipeline: Pipeline, catalog: DataCatalog) -> dict[str, str]
 
 def _source_digest(name: str, catalog: DataCatalog) -> str:
     """Of a parameter its value, of the schema its text and the raw files it names, of a variant its name."""
-    if name == "params:raw_folder":
-        return ""  # it is another on each machine; what lies there counts, which is the schema's digest
-    if name.startswith("params:") or name == "parameters":
+    if name.removeprefix("params:") in PLACES:
+        return ""
+    if name == "parameters":
+        return _hash({key: value for key, value in catalog.load(name).items() if key not in PLACES})
+    if name.startswith("params:"):
         return _hash(catalog.load(name))
     dataset = catalog.get(name)
     if isinstance(dataset, WorkingFolder):

@@ -126,7 +126,7 @@ def test_an_output_that_is_replaced_while_it_is_taken_is_not_taken(machine, monk
         asked.append(there)
         if len(asked) == 1:
             if then == "gone":
-                one.forget(OUTPUT_FOLDER(one))
+                one.forget(variant(one))
             else:
                 content = {"a": b"2", "b": b"2"} if then == "another" else {"a": b"1", "b": b"1", "c": b"1"}
                 one.put(write(one.data / OUTPUT, content), "second" if then == "another" else "first")
@@ -137,7 +137,7 @@ def test_an_output_that_is_replaced_while_it_is_taken_is_not_taken(machine, monk
     assert read(place) == b"what was here"
 
 
-def OUTPUT_FOLDER(store: OutputStore) -> Path:
+def variant(store: OutputStore) -> Path:
     return (store.data / OUTPUT).parent
 
 
@@ -146,12 +146,12 @@ def test_what_is_forgotten_is_gone_and_nothing_beside_it(machine):
     other = Path("04_feature/shop/age-2/views")
     for place in (OUTPUT, other):
         store.put(write(store.data / place, {"a": b"1", "b": b"2"}), "made")
-    assert store.count(OUTPUT_FOLDER(store)) == 3  # two files and a mark
-    store.forget(OUTPUT_FOLDER(store))
-    assert store.count(OUTPUT_FOLDER(store)) == 0
+    assert store.count(variant(store)) == 3  # two files and a mark
+    store.forget(variant(store))
+    assert store.count(variant(store)) == 0
     assert store.mark(store.data / OUTPUT) is None
     assert store.mark(store.data / other) is not None
-    store.forget(OUTPUT_FOLDER(store))  # of nothing
+    store.forget(variant(store))  # of nothing
 
 
 def test_a_mark_that_cannot_be_read_does_not_count(machine):

@@ -87,7 +87,8 @@ class OutputStore:
             digest: of what it was made of.
 
         Raises:
-            DataError: the store is not reached or refuses. The output stays here, whole, and nothing is there.
+            DataError: the store is not reached or refuses. The output stays here, whole; there is the
+                one before, or none.
         """
         files = {name: (path / name).stat().st_size for name in _names(path)}
         there = self._there(path)
