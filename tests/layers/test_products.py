@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from torch.nn import functional
 
 from multidomain.layers import products
+from multidomain.layers.blocks import Blocks
 from multidomain.layers.grouped import grouped_linear, star_linear
 from multidomain.layers.products import Linear, linear, outer, padded, times
 
@@ -93,8 +94,8 @@ def test_layers_of_domains_are_the_usual_ones(monkeypatch, sparse):
     for fast in (True, False):
         monkeypatch.setattr(products, "faster_by_onednn", lambda fast=fast: fast)
         given_ = [part.clone().requires_grad_() for part in (x, W, b, W_p, b_p, own, own_b)]
-        star = star_linear(given_[0], counts, *given_[1:5], sparse=sparse)
-        grouped = grouped_linear(given_[0], counts, *given_[5:], sparse=sparse)
+        star = star_linear(given_[0], Blocks.sorted(counts), *given_[1:5], sparse=sparse)
+        grouped = grouped_linear(given_[0], Blocks.sorted(counts), *given_[5:], sparse=sparse)
         (star.square().sum() + grouped.square().sum()).backward()
         found.append([star, grouped, *(part.grad.to_dense() for part in given_)])
     for one, other in zip(*found, strict=True):
@@ -104,5 +105,5 @@ def test_layers_of_domains_are_the_usual_ones(monkeypatch, sparse):
 def test_scores_of_evaluation_do_not_depend_on_the_rows_beside():
     x, W, b = torch.randn(100, 30), torch.randn(2, 30, 20), torch.randn(2, 20)
     with torch.inference_mode():
-        together = grouped_linear(x, [37, 63], W, b)
+        together = grouped_linear(x, Blocks.sorted([37, 63]), W, b)
         assert torch.equal(together[:37], torch.addmm(b[0], x[:37], W[0]))

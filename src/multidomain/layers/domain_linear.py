@@ -1,17 +1,20 @@
 """Linear layers with weights per domain: each row meets the weights of its own domain and no others.
 
-The batch is sorted by domain once (:class:`Segments`); a layer then is one product per domain present.
+The batch is sorted by domain once (:class:`Segments`); a layer then is one product per domain present, or in training
+per block of domains with about as many rows (:class:`~multidomain.layers.blocks.Blocks`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 
+from .blocks import Blocks
 from .dropout import Dropout
 from .exporting import exporting, own_linear, present
 from .grouped import grouped_linear, star_linear
@@ -29,6 +32,7 @@ class Segments:
         counts: rows of each domain 0 … M, the last being "unknown".
         present: in a graph (:mod:`.exporting`), whose rows are not sorted and have no counts: the domains that have
             rows (U,), and where among these each row's is (B,).
+        together: whether what layers get are its rows as :attr:`blocks` puts small domains together, not the sorted.
     """
 
     domain: Tensor
@@ -36,6 +40,19 @@ class Segments:
     inverse: Tensor | None
     counts: list[int]
     present: tuple[Tensor, Tensor] | None = None
+    together: bool = False
+
+    @cached_property
+    def blocks(self) -> Blocks:
+        """Where the rows of each domain lie."""
+        return Blocks.together(self.counts, self.domain.device) if self.together else Blocks.sorted(self.counts)
+
+    def for_layers(self) -> Segments:
+        """For several layers in turn: ``blocks.enter`` before them and ``blocks.leave`` behind, small domains together.
+
+        In evaluation, where no row's score may depend on what lies beside it, the sorted rows as they are.
+        """
+        return replace(self, together=torch.is_grad_enabled() and self.present is None)
 
     @classmethod
     def of(cls, domain: Tensor, domains: int) -> Segments:
@@ -109,7 +126,7 @@ class StarLinear(nn.Module):
         if segments.present is not None:
             return own_linear(x, *segments.present, *self.star())
         shared, private = (self.weight, self.bias), (self.domain_weight, self.domain_bias)
-        return star_linear(x, segments.counts, *shared, *private, sparse=self.sparse)  # Eq. 5-6
+        return star_linear(x, segments.blocks, *shared, *private, sparse=self.sparse)  # Eq. 5-6
 
     def star(self) -> tuple[Tensor, Tensor]:
         """Eq. 5 for every domain and, last, the unknown one: W* (M+1, i, o), b* (M+1, o)."""
@@ -147,7 +164,7 @@ class DomainLinear(nn.Module):
         """(B, i) -> (B, o), the rows sorted by domain."""
         if segments.present is not None:
             return own_linear(x, *segments.present, self.domain_weight, self.domain_bias)
-        return grouped_linear(x, segments.counts, self.domain_weight, self.domain_bias, sparse=self.sparse)
+        return grouped_linear(x, segments.blocks, self.domain_weight, self.domain_bias, sparse=self.sparse)
 
     def every(self, x: Tensor) -> Tensor:
         """(B, i), or (M+1, B, i) with an input for each domain -> (M+1, B, o): the layers of all domains.
@@ -204,9 +221,16 @@ class StarFCN(nn.Module):
 
     def forward(self, x: Tensor, segments: Segments) -> Tensor:
         """(B, in_features) -> (B, out_features), the rows sorted by domain."""
-        for layer in self.layers[:-1]:
-            x = self.dropout(torch.relu(layer.segmented(x, segments)))
-        return self.layers[-1].segmented(x, segments)
+        return _through(x, segments, self.layers, self.dropout)
+
+
+def _through(x: Tensor, segments: Segments, layers: Sequence[StarLinear | DomainLinear], dropout: nn.Module) -> Tensor:
+    """Layers one after the other, ReLU between them: (B, i) -> (B, o), the rows sorted by domain."""
+    segments = segments.for_layers()
+    x = segments.blocks.enter(x)
+    for layer in layers[:-1]:
+        x = dropout(torch.relu(layer.segmented(x, segments)))
+    return segments.blocks.leave(layers[-1].segmented(x, segments))
 
 
 class FoldedFCN(nn.Module):
@@ -290,6 +314,4 @@ class DomainMLP(nn.Module):
 
     def forward(self, x: Tensor, segments: Segments) -> Tensor:
         """(B, in_features) -> (B, out_features), the rows sorted by domain."""
-        for layer in self.layers[:-1]:
-            x = self.dropout(torch.relu(layer.segmented(x, segments)))
-        return self.layers[-1].segmented(x, segments)
+        return _through(x, segments, self.layers, self.dropout)

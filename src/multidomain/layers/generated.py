@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from .blocks import Blocks
 from .domain_linear import Segments
 from .exporting import exporting
 from .grouped import grouped_linear
@@ -147,5 +148,5 @@ def _rows(x: Tensor, index: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     segments = Segments.of(index, len(weight) - 1)
     n = x.shape[1]
     counts = [count * n for count in segments.counts]
-    output = grouped_linear(segments.sort(x).flatten(0, 1), counts, weight, bias)
+    output = grouped_linear(segments.sort(x).flatten(0, 1), Blocks.sorted(counts), weight, bias)
     return segments.unsort(output.view(len(index), n, -1))

@@ -1,13 +1,13 @@
-"""Products of sorted rows with the weights of their groups: one per group present, forward and backward.
+"""Products of rows with the weights of their groups: those of the groups present alone, forward and backward.
 
 Autograd's own way, a node per group, ends in stacking the gradients of all groups, present or not, and keeps every
 ``W ⊗ W_p`` of STAR until the backward pass. Here a layer is one node. It makes ``W ⊗ W_p`` again when it goes back, in
-one piece of memory for all groups, and gives a gradient to the groups that have rows alone.
+one piece of memory for all groups, and gives a gradient to the groups that have rows alone. Which groups meet their
+weights in one operation is said by :class:`~multidomain.layers.blocks.Blocks`.
 """
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,30 +15,31 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from .blocks import Block, Blocks
 from .pooling import sparse_gradient
 from .products import outer, times
 
 
-def grouped_linear(x: Tensor, counts: Sequence[int], weight: Tensor, bias: Tensor, *, sparse: bool = False) -> Tensor:
+def grouped_linear(x: Tensor, blocks: Blocks, weight: Tensor, bias: Tensor, *, sparse: bool = False) -> Tensor:
     """``x[rows of g] @ weight[g] + bias[g]`` for each group g.
 
     Args:
-        x: (B, i), sorted by group.
-        counts: rows of each of the G groups.
+        x: (B, i), as the blocks lie.
+        blocks: the rows of each of the G groups.
         weight: (G, i, o).
         bias: (G, o).
         sparse: give weight and bias sparse gradients, of the groups that have rows.
 
     Returns:
-        (B, o), sorted by group.
+        (B, o), as the blocks lie.
     """
-    output: Tensor = _Grouped.apply(x, counts, weight, bias, sparse, torch.is_grad_enabled())  # type: ignore[no-untyped-call]
+    output: Tensor = _Grouped.apply(x, blocks, weight, bias, sparse, torch.is_grad_enabled())  # type: ignore[no-untyped-call]
     return output
 
 
 def star_linear(
     x: Tensor,
-    counts: Sequence[int],
+    blocks: Blocks,
     weight: Tensor,
     bias: Tensor,
     domain_weight: Tensor,
@@ -46,11 +47,11 @@ def star_linear(
     *,
     sparse: bool = False,
 ) -> Tensor:
-    """``x[rows of p] @ (weight ⊗ domain_weight[p]) + (bias + domain_bias[p])``; the last group meets weight and bias.
+    """``x[rows of p] @ (weight ⊗ domain_weight[p]) + (bias + domain_bias[p])``; group M meets weight and bias.
 
     Args:
-        x: (B, i), sorted by domain.
-        counts: rows of each of the M domains, and of the unknown one.
+        x: (B, i), as the blocks lie.
+        blocks: the rows of each of the M domains, and of the unknown one, M.
         weight: W (i, o).
         bias: b (o,).
         domain_weight: W_p (M, i, o).
@@ -58,28 +59,27 @@ def star_linear(
         sparse: give W_p and b_p sparse gradients, of the domains that have rows.
 
     Returns:
-        (B, o), sorted by domain.
+        (B, o), as the blocks lie.
     """
     private = (domain_weight, domain_bias)
-    output: Tensor = _Star.apply(x, counts, weight, bias, *private, sparse, torch.is_grad_enabled())  # type: ignore[no-untyped-call]
+    output: Tensor = _Star.apply(x, blocks, weight, bias, *private, sparse, torch.is_grad_enabled())  # type: ignore[no-untyped-call]
     return output
 
 
 class _Grouped(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, counts: Sequence[int], weight: Tensor, bias: Tensor, sparse: bool, training: bool
+        ctx: Any, x: Tensor, blocks: Blocks, weight: Tensor, bias: Tensor, sparse: bool, training: bool
     ) -> Tensor:
-        present = _present(counts)
-        x, *private = _as_computed(len(present), x, weight, bias)
-        output = x.new_empty(len(x), weight.shape[2])
-        by_group = zip(*(_parts(part, present) for part in private), _rows(output, counts), strict=True)
-        start = 0
-        for W, b, place in by_group:
-            times(x, start, len(place), W, place, b, training=training)
-            start += len(place)
+        groups = blocks.groups
+        (x,) = _as_computed(len(groups), x)
+        output, room = x.new_empty(len(x), weight.shape[2]), _room(blocks, weight)
+        own, own_bias = (_views(part, groups) for part in (weight, bias))
+        for block in blocks.each:
+            b = _stacked(own_bias, block).to(x.dtype)
+            _multiply(x, block, _stacked(own, block, room).to(x.dtype), output, b, training=training)
         ctx.save_for_backward(x, weight)
-        ctx.counts, ctx.sparse = counts, sparse
+        ctx.blocks, ctx.sparse = blocks, sparse
         return output
 
     @staticmethod
@@ -87,22 +87,19 @@ class _Grouped(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
         needs_x, _, needs_weight, needs_bias, *_ = ctx.needs_input_grad
-        counts, present, of_x = ctx.counts, _present(ctx.counts), torch.empty_like(x) if needs_x else None
-        of_weight = _Gradients(weight, present, sparse=ctx.sparse) if needs_weight else None
-        of_bias = _Gradients(weight[:, 0], present, sparse=ctx.sparse) if needs_bias else None
-        gradients = _rows(gradient, counts)
-        starts = list(itertools.accumulate((len(g) for g in gradients), initial=0))
-        if of_x is not None:
-            for start, W, place in zip(starts, _parts(weight, present), _rows(of_x, counts), strict=False):
-                times(gradient, start, len(place), W.to(gradient.dtype).t(), place)
-        if of_weight is not None:
-            for start, g, place in zip(starts, gradients, of_weight.parts, strict=False):
-                product = outer(x, gradient, start, len(g), place)
-                if product is not place:
-                    place.copy_(product)
-        if of_bias is not None:
-            for g, place in zip(gradients, of_bias.parts, strict=True):
-                torch.sum(g, 0, dtype=weight.dtype, out=place)
+        blocks, groups, of_x = ctx.blocks, ctx.blocks.groups, torch.empty_like(x) if needs_x else None
+        of_weight = _Gradients(weight, groups, sparse=ctx.sparse) if needs_weight else None
+        of_bias = _Gradients(weight[:, 0], groups, sparse=ctx.sparse) if needs_bias else None
+        own, room = _views(weight, groups), _room(blocks, weight)
+        for block in blocks.each:
+            if of_x is not None:
+                _multiply_back(gradient, block, _stacked(own, block, room).to(gradient.dtype), of_x)
+            if of_weight is not None:
+                for product, place in _outer(x, gradient, block, of_weight.of(block), room):
+                    if place is not None and product is not place:
+                        place.copy_(product)
+            if of_bias is not None:
+                _sum(gradient, block, of_bias.of(block))
         return of_x, None, *(one.whole() if one is not None else None for one in (of_weight, of_bias)), None, None
 
 
@@ -111,7 +108,7 @@ class _Star(torch.autograd.Function):
     def forward(
         ctx: Any,
         x: Tensor,
-        counts: Sequence[int],
+        blocks: Blocks,
         weight: Tensor,
         bias: Tensor,
         domain_weight: Tensor,
@@ -119,46 +116,105 @@ class _Star(torch.autograd.Function):
         sparse: bool,
         training: bool,
     ) -> Tensor:
-        M, W_star = len(domain_weight), torch.empty_like(weight)
+        groups = blocks.groups
         b_star = torch.cat([domain_bias + bias, bias.unsqueeze(0)])
-        x, b_star = _as_computed(len(_present(counts)), x, b_star)
-        output = x.new_empty(len(x), weight.shape[1])
-        known, b_star_p = _parts(domain_weight, _present(counts[:M])), _parts(b_star, _present(counts))
-        start = 0
-        for W_p, b_p, place in itertools.zip_longest(known, b_star_p, _rows(output, counts)):
-            W = weight if W_p is None else torch.mul(weight, W_p, out=W_star)  # the unknown domain is the last
-            times(x, start, len(place), W.to(x.dtype), place, b_p, training=training)
-            start += len(place)
+        x, b_star = _as_computed(len(groups), x, b_star)
+        output, room = x.new_empty(len(x), weight.shape[1]), _room(blocks, domain_weight)
+        W_p, b_star_p = _views(domain_weight, groups), _views(b_star, groups)
+        for block in blocks.each:
+            W_star = _star(weight, W_p, block, room).to(x.dtype)
+            _multiply(x, block, W_star, output, _stacked(b_star_p, block), training=training)
         ctx.save_for_backward(x, weight, domain_weight)
-        ctx.counts, ctx.sparse = counts, sparse
+        ctx.blocks, ctx.sparse = blocks, sparse
         return output
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, domain_weight = ctx.saved_tensors
-        M, W_star = len(domain_weight), torch.empty_like(weight)
-        counts, known = ctx.counts, _present(ctx.counts[:M])
+        blocks, M = ctx.blocks, len(domain_weight)
+        known = [group for group in blocks.groups if group < M]
         of_W_p = _Gradients(domain_weight, known, sparse=ctx.sparse)
         of_b_p = _Gradients(domain_weight[:, 0], known, sparse=ctx.sparse)
         of_x, of_weight = torch.empty_like(x), torch.zeros_like(weight)
-        by_row = (_rows(gradient, counts), _rows(of_x, counts))
-        by_domain = (_parts(domain_weight, known), of_W_p.parts, of_b_p.parts)
-        start = 0
-        for g, place, W_p, of_one, of_b in zip(*(parts[: len(known)] for parts in by_row), *by_domain, strict=True):
-            W = torch.mul(weight, W_p, out=W_star)
-            times(gradient, start, len(g), W.to(g.dtype).t(), place)
-            product = outer(x, gradient, start, len(g), of_one).to(weight.dtype)  # the gradient of W*_p
-            of_weight.addcmul_(product, W_p)
-            torch.mul(product, weight, out=of_one)
-            torch.sum(g, 0, dtype=weight.dtype, out=of_b)
-            start += len(g)
-        if len(by_row[0]) > len(known):  # the unknown domain
-            g, place = (parts[-1] for parts in by_row)
-            times(gradient, start, len(g), weight.to(g.dtype).t(), place)
-            of_weight += outer(x, gradient, start, len(g), W_star)
+        W_p, room = _views(domain_weight, known), _room(blocks, domain_weight)
+        for block in blocks.each:
+            _multiply_back(gradient, block, _star(weight, W_p, block, room).to(gradient.dtype), of_x)
+            products = _outer(x, gradient, block, of_W_p.of(block), room)  # the gradients of W*_p
+            for group, (product, place) in zip(block.groups, products, strict=True):
+                if place is None:  # the unknown domain
+                    of_weight += product
+                else:
+                    product = product.to(weight.dtype)
+                    of_weight.addcmul_(product, W_p[group])
+                    torch.mul(product, weight, out=place)
+            _sum(gradient, block, of_b_p.of(block))
         of_bias = gradient.sum(0, dtype=weight.dtype)
         return of_x, None, of_weight, of_bias, of_W_p.whole(), of_b_p.whole(), None, None
+
+
+def _star(weight: Tensor, private: dict[int, Tensor], block: Block, room: Tensor) -> Tensor:
+    """``W ⊗ W_p`` of a block's groups, (i, o) of one, (k, i, o) of several, in that room; W of the unknown domain."""
+    if block.groups[0] not in private and len(block.groups) == 1:
+        return weight
+    for group, place in zip(block.groups, room, strict=False):
+        if group in private:
+            torch.mul(weight, private[group], out=place)
+        else:
+            place.copy_(weight)
+    return room[: len(block.groups)] if len(block.groups) > 1 else room[0]
+
+
+def _stacked(own: dict[int, Tensor], block: Block, room: Tensor | None = None) -> Tensor:
+    """What a block's groups have: (…) of one, where it lies, (k, …) of several, in that room."""
+    if len(block.groups) == 1:
+        return own[block.groups[0]]
+    parts = [own[group] for group in block.groups]
+    return torch.stack(parts) if room is None else torch.stack(parts, out=room[: len(parts)])
+
+
+def _room(blocks: Blocks, weight: Tensor) -> Tensor:
+    """Room for the weights (k, i, o) of any of these blocks."""
+    return weight.new_empty(max((len(block.groups) for block in blocks.each), default=0), *weight.shape[1:])
+
+
+def _multiply(x: Tensor, block: Block, weight: Tensor, output: Tensor, bias: Tensor, *, training: bool) -> None:
+    """The rows of a block with the weights of its groups, into the same rows of the output."""
+    if weight.dim() == 2:
+        times(x, block.start, block.rows, weight, block.of(output), bias, training=training)
+    else:
+        torch.baddbmm(bias.unsqueeze(1), block.of(x), weight, out=block.of(output))
+
+
+def _multiply_back(gradient: Tensor, block: Block, weight: Tensor, of_x: Tensor) -> None:
+    """The gradient of a block's rows, into the same rows of that of x."""
+    if weight.dim() == 2:
+        times(gradient, block.start, block.rows, weight.t(), block.of(of_x))
+    else:
+        torch.bmm(block.of(gradient), weight.transpose(1, 2), out=block.of(of_x))
+
+
+def _outer(
+    x: Tensor, gradient: Tensor, block: Block, places: Sequence[Tensor | None], room: Tensor
+) -> list[tuple[Tensor, Tensor | None]]:
+    """The gradient of the weights of each of a block's groups, (i, o), and the place that it is meant for.
+
+    It may be that place, where a copy is saved by it; otherwise it lies in the room until the next one.
+    """
+    if len(block.groups) == 1:
+        (place,) = places
+        return [(outer(x, gradient, block.start, block.rows, room[0] if place is None else place), place)]
+    own, g = block.of(x).transpose(1, 2), block.of(gradient)
+    products = torch.bmm(own, g, out=room[: len(places)]) if g.dtype == room.dtype else torch.bmm(own, g)
+    return list(zip(products.unbind(0), places, strict=True))
+
+
+def _sum(gradient: Tensor, block: Block, places: Sequence[Tensor | None]) -> None:
+    """The gradients of the biases of a block's groups, each into its place."""
+    by_group = block.of(gradient).view(len(places), block.rows, -1)
+    for g, place in zip(by_group.unbind(0), places, strict=True):
+        if place is not None:
+            torch.sum(g, 0, dtype=place.dtype, out=place)
 
 
 class _Gradients:
@@ -168,17 +224,20 @@ class _Gradients:
         like: (G, …), for shape, type and device.
         present: the groups that have rows; the gradient of the others is zero.
         sparse: hold those of the groups with rows alone.
-
-    Attributes:
-        parts: where the gradient of each group with rows is to be written.
     """
 
     def __init__(self, like: Tensor, present: list[int], *, sparse: bool) -> None:
+        present = sorted(present)
         self._shape, self._sparse, self._present = like.shape, sparse, present
         groups = len(present) if sparse else len(like)
         empty = like.new_empty if groups == len(present) else like.new_zeros
         self._values = empty(groups, *like.shape[1:])
-        self.parts = _parts(self._values, list(range(groups)) if sparse else present)
+        numbers = range(groups) if sparse else present
+        self._parts = dict(zip(present, parts(self._values, numbers), strict=True))
+
+    def of(self, block: Block) -> list[Tensor | None]:
+        """Where those of a block's groups are to be written; None of a group that is not among them."""
+        return [self._parts.get(group) for group in block.groups]
 
     def whole(self) -> Tensor:
         """(G, …)."""
@@ -188,18 +247,17 @@ class _Gradients:
         return sparse_gradient(present, self._values, self._shape)
 
 
-def _present(counts: Sequence[int]) -> list[int]:
-    """The groups that have rows."""
-    return [group for group, count in enumerate(counts) if count]
+def _views(tensor: Tensor, groups: Sequence[int]) -> dict[int, Tensor]:
+    """The parts (…) of these groups of a tensor (G, …), where they lie; without what it has not."""
+    groups = [group for group in groups if group < len(tensor)]
+    return dict(zip(groups, parts(tensor, groups), strict=True))
 
 
-def _rows(tensor: Tensor, counts: Sequence[int]) -> tuple[Tensor, ...]:
-    """Views of the rows of each group that has some, in one call: one for each would take as long as small products."""
-    return torch.split(tensor, [count for count in counts if count])
+def parts(tensor: Tensor, groups: Sequence[int]) -> list[Tensor]:
+    """Views of the parts (…) of these groups of a tensor (G, …).
 
-
-def _parts(tensor: Tensor, groups: Sequence[int]) -> list[Tensor]:
-    """Views of the parts (…) of these groups in a tensor (G, …)."""
+    In one call if they are many: one for each would take as long as small products.
+    """
     if 2 * len(groups) < len(tensor):
         return [tensor.select(0, group) for group in groups]
     every = tensor.unbind(0)

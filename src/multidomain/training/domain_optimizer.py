@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..layers.grouped import parts
 from .row_optimizer import EachParameter, coalesced
 
 LARGE = 2048  # numbers of a domain from which on it is worth an operation of its own
@@ -56,29 +57,29 @@ class DomainAdam(EachParameter):
         if not len(domains):
             return
         state["step"].index_add_(0, domains, state["step"].new_ones(len(domains)))
-        parts = [weights, state["exp_avg"], state["exp_avg_sq"], state["step"]]
+        tensors = [weights, state["exp_avg"], state["exp_avg_sq"], state["step"]]
         if values[0].numel() < LARGE:
-            _together(parts, values, domains, group)
+            _together(tensors, values, domains, group)
         else:
-            _one_by_one(parts, values, domains, group)
+            _one_by_one(tensors, values, domains, group)
 
 
-def _together(parts: list[Tensor], gradient: Tensor, domains: Tensor, group: dict[str, Any]) -> None:
+def _together(tensors: list[Tensor], gradient: Tensor, domains: Tensor, group: dict[str, Any]) -> None:
     """All domains in a few operations, on copies of their rows."""
     (beta1, beta2), shape = group["betas"], (-1, *[1] * (gradient.dim() - 1))
-    rows, first, second, step = (part.index_select(0, domains) for part in parts)
+    rows, first, second, step = (tensor.index_select(0, domains) for tensor in tensors)
     first.lerp_(gradient, 1 - beta1)
     second.mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
     of_first, of_second = ((1 - beta**step).view(shape) for beta in (beta1, beta2))  # corrections of the start
     rows.addcdiv_(first / of_first, (second / of_second).sqrt_().add_(group["eps"]), value=-group["lr"])
-    for part, changed in zip(parts, (rows, first, second), strict=False):
-        part.index_copy_(0, domains, changed)
+    for tensor, changed in zip(tensors, (rows, first, second), strict=False):
+        tensor.index_copy_(0, domains, changed)
 
 
-def _one_by_one(parts: list[Tensor], gradient: Tensor, domains: Tensor, group: dict[str, Any]) -> None:
+def _one_by_one(tensors: list[Tensor], gradient: Tensor, domains: Tensor, group: dict[str, Any]) -> None:
     """Each domain where it lies, in one pass over its memory."""
     numbers, (beta1, beta2) = domains.tolist(), group["betas"]
-    weights, first, second, steps = ([part.select(0, domain) for domain in numbers] for part in parts)
+    weights, first, second, steps = (parts(tensor, numbers) for tensor in tensors)
     torch._fused_adamw_(
         weights,
         list(gradient.unbind(0)),
