@@ -2,6 +2,10 @@
 
 The run with the buffer is killed (kill -9) on the way and started again; the ledger says how often each row was learnt,
 and a third, undisturbed run whether the weights are the same. Memory is that of the process that trains.
+
+Each model is judged twice: on the rows that come next, before it learns them, and at the end of every window on the
+same rows of whole days that nobody learns. The first asks how well it follows the day, the second how much the day
+changes it.
 """
 
 from __future__ import annotations
@@ -17,7 +21,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -25,13 +29,17 @@ import pyarrow.parquet as pq
 
 from . import measure
 
+if TYPE_CHECKING:
+    from multidomain.streaming.stream import Stream
+
 MODEL = {"embedding_dim": 16, "hidden": [128, 64, 32]}
 RATE = 0.001
 LIMIT = 6 * 3600  # seconds of one run
+AT_ONCE = 10_000  # held-out rows scored together
 
 
 def child(folder: Path, kept: Path, settings: dict[str, Any]) -> None:
-    """One run, in a process of its own: what ``stream_star`` does, less its versions."""
+    """One run, in a process of its own: what ``stream_star`` does, with a look at held-out rows for each version."""
     import torch
 
     from multidomain.encoder import Encoder
@@ -53,10 +61,37 @@ def child(folder: Path, kept: Path, settings: dict[str, Any]) -> None:
         seed=1,
         folder=kept,
         device="cpu",
+        package=Looks(folder, kept, settings["stream"]["package_rows"]),
     )
     progress = stream.run(FolderSource(folder / "files", wanted(encoder), poll_seconds=0.1))
     sizes = {name: len(values) for name, values in stream.encoder.vocabularies.items()}
     (kept / "ended.json").write_text(json.dumps({**vars(progress), "vocabularies": sizes}))
+
+
+class Looks:
+    """What the model of a stream says of the rows that are held out, again and again, as windows of metrics.
+
+    Args:
+        folder: of the stream's files.
+        kept: of the run; gets the windows, in ``held_out``.
+        every: rows of the stream between two looks.
+    """
+
+    def __init__(self, folder: Path, kept: Path, every: int) -> None:
+        self.rows, self.kept, self.every = pq.read_table(folder / "held_out.parquet"), kept / "held_out", every
+
+    def __call__(self, stream: Stream) -> None:
+        """One look; the same again after a crash takes its place."""
+        from multidomain.streaming.prequential import Prequential, Window
+        from multidomain.streaming.rows import arrays, typed, wanted
+
+        table, progress = typed(self.rows, wanted(stream.encoder), "held_out.parquet"), stream.progress
+        found = Prequential(self.kept, stream.encoder.domains, len(table))
+        found.window = Window(number=progress.rows // self.every, start=progress.rows)
+        for start in range(0, len(table), AT_ONCE):
+            part = table.slice(start, AT_ONCE)
+            encoded = arrays(stream.encoder, part)
+            found.saw(encoded["label"], stream.score(part), encoded["domain"])
 
 
 def follow(folder: Path, kept: Path, settings: dict[str, Any], *, kill_at: list[int]) -> dict[str, Any]:
@@ -111,7 +146,7 @@ def _told(kept: Path) -> dict[str, Any]:
 
 
 def windows(kept: Path) -> pd.DataFrame:
-    """The prequential windows of a run."""
+    """The prequential windows of a run, or its looks at held-out rows."""
     from multidomain.streaming.prequential import windows
 
     return windows(kept).to_pandas()
@@ -148,7 +183,7 @@ def same_weights(one: Path, other: Path) -> bool:
 
 def lines(content: dict[str, Any]) -> list[str]:
     """The table."""
-    runs, says = content["runs"], content["steady"]
+    runs, steady, held_out = content["runs"], content["steady"], content["held_out"]
     first = next(iter(runs.values()))
     shown = ["seconds", "killed", "rows_learnt", "learnt_once", "learnt_twice_or_more", "missing"]
     rows = [[key.replace("_", " "), *(f"{run[key]:,.0f}" for run in runs.values())] for key in shown]
@@ -156,17 +191,17 @@ def lines(content: dict[str, Any]) -> list[str]:
         rows.append([f"MiB at {name}", *(f"{_at(run, share):,}" for run in runs.values())])
     for key, label in (("entered", "values entered"), ("left", "values left")):
         rows.append([label, *(f"{run['ended'][key]:,}" for run in runs.values())])
-    for key in next(iter(says.values())):
-        cells = [f"{says[name][key]:.4g}" if name in says else "" for name in runs]
-        rows.append([key.replace("_", " "), *cells])
+    judged = [
+        [key.replace("_", " "), *(f"{found[name][key]:.4g}" for found in (steady, held_out) for name in found)]
+        for key in next(iter(steady.values()))
+    ]
     return [
         "# A stream with morning and evening peaks",
         "",
         *measure.head_lines(content["head"], "one run each"),
         f"{first['ended']['rows']:,} rows of {content['days']} simulated days, star {MODEL['hidden']}, batches of "
         f"{content['batch_size']:,}, a buffer of {content['buffer_rows']:,} rows, windows of "
-        f"{content['report_rows']:,}. With the buffer, the first step comes when it is full. "
-        "Below the line of values: the windows of the last day.",
+        f"{content['report_rows']:,}. With the buffer, the first step comes when it is full.",
         "",
         *measure.table(["", *runs], rows),
         "",
@@ -175,7 +210,14 @@ def lines(content: dict[str, Any]) -> list[str]:
         if content["same"] is not None
         else "No undisturbed run with the buffer was made.",
         "",
+        "Windows of the last day: of the rows that come next, scored before they are learnt, and of the same held-out "
+        "rows of whole days at the end of each window:",
+        "",
+        *measure.table(["", *(f"{name}, {kind}" for kind in ("next", "held out") for name in steady)], judged),
+        "",
         "![AUC and PCOC over the stream](streaming.png)",
+        "",
+        "![AUC and PCOC of held-out rows](streaming_held_out.png)",
     ]
 
 
@@ -225,7 +267,8 @@ def compare(given: argparse.Namespace, setting: measure.Setting, rows: int, fold
         "buffer_rows": max(int(per_day * given.buffer_share), given.batch_size),
         "report_rows": max(rows // 50, 2000),
         "checkpoint_rows": max(rows // 20, 2000),
-        "package_rows": None,
+        "package_rows": max(rows // 50, 2000),
+        "gate_rows": given.batch_size,
         "ledger": True,
         "vocabulary": {"every": max(per_day // 16, 2000), "minimum_count": 3, "forget_after": per_day // 2},
     }
@@ -245,7 +288,9 @@ def compare(given: argparse.Namespace, setting: measure.Setting, rows: int, fold
             "stream": {**options, "order": order},
         }
         runs[name] = follow(folder, places[name], settings, kill_at=kill_at)
-    tables = {name: windows(places[name]) for name in ("buffer", "chronological")}
+    orders = ("buffer", "chronological")
+    tables = {name: windows(places[name]) for name in orders}
+    looks = {name: windows(places[name] / "held_out") for name in orders}
     content = {
         "head": {**measure.head(setting), "clock": "wall"},
         "days": given.days,
@@ -253,12 +298,15 @@ def compare(given: argparse.Namespace, setting: measure.Setting, rows: int, fold
         **{name: options[name] for name in ("buffer_rows", "report_rows")},
         "runs": runs,
         "steady": {name: steadiness(table, rows - per_day) for name, table in tables.items()},
+        "held_out": {name: steadiness(table, rows - per_day) for name, table in looks.items()},
         "same": None if given.no_undisturbed else same_weights(places["buffer"], places["undisturbed"]),
         "windows": {name: table.to_dict(orient="list") for name, table in tables.items()},
+        "looks": {name: table.to_dict(orient="list") for name, table in looks.items()},
     }
     if setting.results != Path(os.devnull):
         setting.results.mkdir(parents=True, exist_ok=True)
         save(compared(tables), setting.results / "streaming.png")
+        save(compared(looks, of="held-out"), setting.results / "streaming_held_out.png")
     for run in runs.values():  # enough of them to see a slope
         run["memory"] = run["memory"][:: max(len(run["memory"]) // 200, 1)]
     measure.save(setting, "streaming", content, lines(content))

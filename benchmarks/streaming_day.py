@@ -1,4 +1,4 @@
-"""Simulated days as a stream: files of a quarter of an hour each, and the encoder of the day before."""
+"""Simulated days as a stream: files of a quarter of an hour each, the encoder of the day before, rows held out."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from multidomain import schema
@@ -23,6 +24,9 @@ SLOT = 900  # seconds of a file
 DAYPARTS = ("night", "morning", "afternoon", "evening")
 QUARTER = SECONDS_PER_DAY // 4
 BEFORE = 1_000_000  # number of the part that is the day before
+APART = BEFORE + 1  # and of the one that is never learnt
+HELD_OUT = 100_000  # rows of it, at most
+CHANGED = "_"  # in the name of an item that has another one in each quarter
 
 
 def variant() -> Variant:
@@ -45,7 +49,7 @@ def frame(log: Log) -> pa.Table:
     second = ((rows.time - START) // np.timedelta64(1, "s")).astype(np.int64)
     changing = rows["item"] % 3 == 0
     items = [
-        f"i{code}_{quarter}" if changes else f"i{code}"
+        f"i{code}{CHANGED}{quarter}" if changes else f"i{code}"
         for code, quarter, changes in zip(rows["item"], second // QUARTER, changing, strict=True)
     ]
     columns: dict[str, Any] = {
@@ -62,7 +66,10 @@ def frame(log: Log) -> pa.Table:
 
 
 def write(folder: Path, *, rows: int, days: int) -> None:
-    """The stream's files below ``files``, and ``encoder``; bounded in memory, the same bytes for the same numbers."""
+    """The stream's files below ``files``, ``encoder`` and ``held_out.parquet``.
+
+    Bounded in memory, the same bytes for the same numbers.
+    """
     whole = simulation(rows, days)
     parts, pieces = -(-rows // PART), folder / "pieces"
     pieces.mkdir(parents=True)
@@ -87,6 +94,17 @@ def write(folder: Path, *, rows: int, days: int) -> None:
     pieces.rmdir()
     (folder / "files" / "_SUCCESS").touch()
     _fit(folder, frame(generate(_of(whole, max(rows // 20, 5_000)), part=BEFORE)))
+    pq.write_table(held_out(generate(_of(whole, min(rows // 10, HELD_OUT)), part=APART)), folder / "held_out.parquet")
+
+
+def held_out(log: Log) -> pa.Table:
+    """Other impressions of the same days, from midnight to midnight, of the items that keep their names.
+
+    Every state of a model that learns the stream can be asked for them: what differs is the model.
+    """
+    table = frame(log).drop_columns("second")
+    table = table.filter(pc.invert(pc.match_substring(table.column("item_id"), CHANGED)))
+    return table.add_column(0, "impression_id", pa.array(np.arange(len(table)), pa.int64()))
 
 
 def _of(whole: Simulation, rows: int) -> Simulation:

@@ -10,6 +10,7 @@ import pytest
 
 from benchmarks import streaming, streaming_day
 from multidomain.encoder import Encoder
+from multidomain.streaming.checkpoint import Progress
 from multidomain.streaming.rows import typed, wanted
 
 
@@ -28,6 +29,10 @@ def test_the_days_are_files_in_order_of_time_with_the_columns_of_a_stream(tmp_pa
     assert any(name.endswith("_3") for name in late)  # advertisements of the last quarter of the day
     assert not any(name.endswith("_0") for name in late)
     assert not (tmp_path / "pieces").exists()
+    apart = typed(pq.read_table(tmp_path / "held_out.parquet"), wanted(encoder), "held_out.parquet")
+    assert 400 < len(apart) < 800  # two thirds of a tenth
+    assert not any("_" in name for name in apart.column("item_id").to_pylist())
+    assert set(apart.column("daypart").to_pylist()) == set(streaming_day.DAYPARTS)
 
 
 def test_steadiness_is_of_the_windows_after_a_row():
@@ -48,3 +53,32 @@ def test_steadiness_is_of_the_windows_after_a_row():
     assert found["pcoc_deviation"] == pytest.approx(np.std([0.9, 1.1], ddof=1))
     assert found["pcoc_error_of_domains"] == pytest.approx(0.2)
     assert (found["pcoc_low"], found["pcoc_high"]) == (0.9, 1.1)
+
+
+def test_a_look_scores_the_same_held_out_rows_after_every_window_and_again_after_a_crash(tmp_path):
+    streaming_day.write(tmp_path, rows=6000, days=1)
+    encoder = Encoder.load(tmp_path / "encoder")
+    scored = []
+
+    class Known:
+        """A stream that says one half of every row."""
+
+        def __init__(self, rows: int) -> None:
+            self.progress, self.encoder = Progress(rows=rows), encoder
+
+        def score(self, rows: pa.Table) -> np.ndarray:
+            scored.append(len(rows))
+            return np.full(len(rows), 0.5)
+
+    look = streaming.Looks(tmp_path, tmp_path / "kept", every=1000)
+    for rows in (1000, 2050, 2050):
+        look(Known(rows))
+    found = streaming.windows(tmp_path / "kept" / "held_out")
+    overall = found[found["domain"] == "(overall)"]
+    held_out = pq.read_table(tmp_path / "held_out.parquet")
+    assert overall["window"].tolist() == [1, 2]
+    assert overall["first_row"].tolist() == [1000, 2050]
+    assert overall["rows"].tolist() == [len(held_out)] * 2
+    share = np.mean(held_out.column("label").to_numpy())
+    assert overall["pcoc"].tolist() == pytest.approx([0.5 / share] * 2)
+    assert sum(scored) == 3 * len(held_out)

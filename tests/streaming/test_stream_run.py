@@ -199,6 +199,23 @@ def test_a_version_is_compared_on_rows_that_the_one_before_never_met(tmp_path):
     assert ids == [list(range(128)), list(range(128, 224)), list(range(224, 300))]
 
 
+def test_any_rows_can_be_scored_on_the_way_and_change_nothing(tmp_path):
+    other, scores = log(40, seed=9), []
+
+    def look(one):
+        scores.append(one.score(other))
+        np.testing.assert_allclose(one.score(other.slice(7, 5)), scores[-1][7:12], rtol=1e-6)
+
+    looked = stream(tmp_path / "a", package=look, package_rows=200)
+    looked.run(source(arrive(tmp_path / "files", log(600), [])))
+    plain = stream(tmp_path / "b", package_rows=None)
+    plain.run(source(tmp_path / "files"))
+    assert same(looked, plain)
+    assert len(scores) == 3
+    assert all(((score > 0) & (score < 1)).all() for score in scores)
+    assert not np.array_equal(scores[0], scores[1])
+
+
 def test_checkpoints_come_while_the_rest_of_the_buffer_is_learnt(tmp_path):
     """The ledger since the last one, and what a crash makes to be done again, stay as small as before."""
     made, held = stream(tmp_path / "kept", buffer_rows=400), []

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 PCOC = (0.25, 4.0)  # of the axis: what lies beyond, as at the start of a stream, is beyond the picture
 FEW = 10  # positives of a domain in a window, below which it has no point
-MEASURES = {"auc": "prequential AUC", "pcoc": "prequential PCOC"}
+MEASURES = {"auc": "AUC", "pcoc": "PCOC"}
 
 
 def course(windows: pd.DataFrame) -> Figure:
@@ -29,11 +29,12 @@ def course(windows: pd.DataFrame) -> Figure:
     return compared({"": windows})
 
 
-def compared(runs: Mapping[str, pd.DataFrame]) -> Figure:
+def compared(runs: Mapping[str, pd.DataFrame], *, of: str = "prequential") -> Figure:
     """The same of several runs over one stream, a column each, with one scale for all.
 
     Args:
         runs: name -> windows.
+        of: what the metrics are of.
     """
     figure, axes = canvas(1.6 + 6.0 * len(runs), 7.0, columns=len(runs), rows=(1, 1))
     for column, (name, windows) in enumerate(runs.items()):
@@ -41,14 +42,14 @@ def compared(runs: Mapping[str, pd.DataFrame]) -> Figure:
             _lines(axes[row * len(runs) + column], windows, measure)
         if name:
             axes[column].set_title(name, loc="left", fontsize=10, color=QUIET)
-    for row, label in enumerate(MEASURES.values()):
+    for row, (measure, label) in enumerate(MEASURES.items()):
         of_row = axes[row * len(runs) : (row + 1) * len(runs)]
         low, high = min(a.get_ylim()[0] for a in of_row), max(a.get_ylim()[1] for a in of_row)
-        if label == MEASURES["pcoc"]:
+        if measure == "pcoc":
             low, high = PCOC
         for each in of_row:
             each.set_ylim(low, high)
-        of_row[0].set_ylabel(label)
+        of_row[0].set_ylabel(f"{of} {label}")
     for each in axes[-len(runs) :]:
         each.set_xlabel("rows of the stream, thousands")
     axes[len(runs) - 1].legend(loc="upper left", bbox_to_anchor=(1.01, 1), frameon=False, title="domain", fontsize=9)

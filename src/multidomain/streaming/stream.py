@@ -151,6 +151,10 @@ class Stream:
         """What waits, for those who look: ``size``, ``rows`` and ``nbytes`` of the buffer."""
         return {"size": self._waiting.size, "rows": self._waiting.rows, "nbytes": self._waiting.nbytes}
 
+    def score(self, rows: pa.Table) -> np.ndarray:
+        """Probabilities (N,) float64 of rows of a stream's columns, as the model is now; none of them is learnt."""
+        return self._score(stream_rows.arrays(self.encoder, rows))
+
     # --- rows ----------------------------------------------------------------------------------------------------
 
     def _tick(self, tick: Tick, source: Source) -> None:
