@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from multidomain.evaluation import drift, drift_report
@@ -137,7 +137,8 @@ def test_samples_of_one_population_mostly_stay_below_the_bound_of_chance(rows: i
 def one_by_one(splits: dict[str, dict[str, Any]]) -> dict[str, dict[str, Counter[tuple[int | None, int]]]]:
     """split -> feature -> how often (domain or None, value)."""
     train = splits["train"]
-    prices = np.unique(np.quantile(train["numerical"].astype(np.float32), np.arange(1, 20) / 20))
+    as_kept = train["numerical"].astype(np.float32).astype(np.float64)  # a quantile may lie between two float32
+    prices = np.unique(np.quantile(as_kept, np.arange(1, 20) / 20))
     lengths = np.unique([1, *np.quantile(train["state"], np.arange(1, 20) / 20)])
     counted: dict[str, dict[str, Counter[tuple[int | None, int]]]] = {}
     for split, rows in splits.items():
@@ -194,6 +195,7 @@ def expected(splits: dict[str, dict[str, Any]], domains: int) -> Iterator[tuple[
 
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(seed=st.integers(0, 10_000), rows=st.integers(12, 90), domains=st.integers(1, 4), chunk=st.integers(1, 100))
+@example(seed=384, rows=52, domains=1, chunk=1)  # a cut half-way between two prices is a third one in float32
 def test_every_number_equals_that_of_a_row_by_row_computation(
     tmp_path_factory: pytest.TempPathFactory, seed: int, rows: int, domains: int, chunk: int
 ) -> None:
