@@ -77,7 +77,7 @@ class _Grouped(torch.autograd.Function):
         own, own_bias = (_views(part, groups) for part in (weight, bias))
         for block in blocks.each:
             b = _stacked(own_bias, block).to(x.dtype)
-            _multiply(x, block, _stacked(own, block, room).to(x.dtype), output, b, training=training)
+            output = _multiply(x, block, _stacked(own, block, room).to(x.dtype), output, b, training=training)
         ctx.save_for_backward(x, weight)
         ctx.blocks, ctx.sparse = blocks, sparse
         return output
@@ -93,7 +93,7 @@ class _Grouped(torch.autograd.Function):
         own, room = _views(weight, groups), _room(blocks, weight)
         for block in blocks.each:
             if of_x is not None:
-                _multiply_back(gradient, block, _stacked(own, block, room).to(gradient.dtype), of_x)
+                of_x = _multiply_back(gradient, block, _stacked(own, block, room).to(gradient.dtype), of_x)
             if of_weight is not None:
                 for product, place in _outer(x, gradient, block, of_weight.of(block), room):
                     if place is not None and product is not place:
@@ -123,7 +123,7 @@ class _Star(torch.autograd.Function):
         W_p, b_star_p = _views(domain_weight, groups), _views(b_star, groups)
         for block in blocks.each:
             W_star = _star(weight, W_p, block, room).to(x.dtype)
-            _multiply(x, block, W_star, output, _stacked(b_star_p, block), training=training)
+            output = _multiply(x, block, W_star, output, _stacked(b_star_p, block), training=training)
         ctx.save_for_backward(x, weight, domain_weight)
         ctx.blocks, ctx.sparse = blocks, sparse
         return output
@@ -139,7 +139,7 @@ class _Star(torch.autograd.Function):
         of_x, of_weight = torch.empty_like(x), torch.zeros_like(weight)
         W_p, room = _views(domain_weight, known), _room(blocks, domain_weight)
         for block in blocks.each:
-            _multiply_back(gradient, block, _star(weight, W_p, block, room).to(gradient.dtype), of_x)
+            of_x = _multiply_back(gradient, block, _star(weight, W_p, block, room).to(gradient.dtype), of_x)
             products = _outer(x, gradient, block, of_W_p.of(block), room)  # the gradients of W*_p
             for group, (product, place) in zip(block.groups, products, strict=True):
                 if place is None:  # the unknown domain
@@ -178,20 +178,22 @@ def _room(blocks: Blocks, weight: Tensor) -> Tensor:
     return weight.new_empty(max((len(block.groups) for block in blocks.each), default=0), *weight.shape[1:])
 
 
-def _multiply(x: Tensor, block: Block, weight: Tensor, output: Tensor, bias: Tensor, *, training: bool) -> None:
-    """The rows of a block with the weights of its groups, into the same rows of the output."""
+def _multiply(x: Tensor, block: Block, weight: Tensor, output: Tensor, bias: Tensor, *, training: bool) -> Tensor:
+    """The output, with the rows of a block times the weights of its groups; another one where they are all rows."""
     if weight.dim() == 2:
-        times(x, block.start, block.rows, weight, block.of(output), bias, training=training)
-    else:
-        torch.baddbmm(bias.unsqueeze(1), block.of(x), weight, out=block.of(output))
+        made = times(x, block.start, block.rows, weight, block.of(output), bias, training=training)
+        return made if block.rows == len(x) else output
+    torch.baddbmm(bias.unsqueeze(1), block.of(x), weight, out=block.of(output))
+    return output
 
 
-def _multiply_back(gradient: Tensor, block: Block, weight: Tensor, of_x: Tensor) -> None:
-    """The gradient of a block's rows, into the same rows of that of x."""
+def _multiply_back(gradient: Tensor, block: Block, weight: Tensor, of_x: Tensor) -> Tensor:
+    """The gradient of x, with that of a block's rows; another one where they are all rows."""
     if weight.dim() == 2:
-        times(gradient, block.start, block.rows, weight.t(), block.of(of_x))
-    else:
-        torch.bmm(block.of(gradient), weight.transpose(1, 2), out=block.of(of_x))
+        made = times(gradient, block.start, block.rows, weight.t(), block.of(of_x))
+        return made if block.rows == len(gradient) else of_x
+    torch.bmm(block.of(gradient), weight.transpose(1, 2), out=block.of(of_x))
+    return of_x
 
 
 def _outer(

@@ -86,14 +86,15 @@ def times(
     bias: Tensor | None = None,
     *,
     training: bool = True,
-) -> None:
-    """``place = x[start : start + rows] @ weight + bias``.
+) -> Tensor:
+    """``x[start : start + rows] @ weight + bias``: (rows, o).
 
     Args:
         x: (B, i), rows of several groups.
         start, rows: where the group's are.
         weight: (i, o), of the group.
-        place: (rows, o).
+        place: (rows, o), where it is written and then returned; left as it is where the rows are all of x, which saves
+            a copy.
         bias: (o,), or None.
         training: whether it may be computed faster; in evaluation a row's output never depends on others.
     """
@@ -101,11 +102,10 @@ def times(
     if reach is not None:
         first, count = reach
         made = _product(x.narrow(0, first, count), weight.t(), bias)
-        place.copy_(made.narrow(0, start - first, rows))
-    elif bias is None:
-        torch.mm(x.narrow(0, start, rows), weight, out=place)
-    else:
-        torch.addmm(bias, x.narrow(0, start, rows), weight, out=place)
+        return made if rows == len(x) else place.copy_(made.narrow(0, start - first, rows))
+    if bias is None:
+        return torch.mm(x.narrow(0, start, rows), weight, out=place)
+    return torch.addmm(bias, x.narrow(0, start, rows), weight, out=place)
 
 
 def outer(x: Tensor, gradient: Tensor, start: int, rows: int, place: Tensor) -> Tensor:
@@ -121,6 +121,8 @@ def outer(x: Tensor, gradient: Tensor, start: int, rows: int, place: Tensor) -> 
     if reach is None:
         own, g = x.narrow(0, start, rows).t(), gradient.narrow(0, start, rows)
         return torch.mm(own, g, out=place) if own.dtype == place.dtype else own @ g
+    if rows == len(x):
+        return _product(gradient.t(), x.t()).t()
     first, count = reach
     alone = gradient.new_zeros(count, gradient.shape[1])  # the rows beside the group's count for nothing
     alone.narrow(0, start - first, rows).copy_(gradient.narrow(0, start, rows))
@@ -131,6 +133,8 @@ def _reach(x: Tensor, start: int, rows: int, other: Tensor) -> tuple[int, int] |
     """First row and number of rows that are computed instead; None where the group's own are, the usual way."""
     if rows < ROWS or rows * x.shape[1] * other.shape[1] < LEAST or not _suits(x, other):
         return None
+    if rows == len(x):  # a batch of one group: batches number the same
+        return start, rows
     count = padded(rows)
     return None if count > len(x) else (min(start, len(x) - count), count)
 
