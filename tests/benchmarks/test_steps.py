@@ -1,8 +1,10 @@
 """A training step in parts, between two checkouts, beside older figures; and where its time goes."""
 
+import shutil
+
 import pytest
 
-from benchmarks import measure, profiled, steps
+from benchmarks import compiled, measure, profiled, steps
 from benchmarks.drawn import MOVIELENS, Draw
 from benchmarks.training_step import PARTS, TrainingStep, configured
 
@@ -49,6 +51,18 @@ def test_the_steps_in_another_precision_are_measured_beside_those_in_float32(qui
     assert content["against"] == "float32"
     assert set(content["models"]["dnn"]) == {"here", "against"}
     assert "| ms with float32 |" in text
+
+
+@pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a C++ compiler")
+def test_a_compiled_step_is_measured_beside_the_step_as_it_is(quick):
+    content, text = quick("compiled", "--models", "dcn")
+    assert {len(content["models"]["dcn"][how]) for how in compiled.HOWS} == {1}
+    assert "| dcn |" in text
+
+
+def test_a_model_that_cannot_be_compiled_says_why(head):
+    lines = compiled.markdown({"head": head, "models": {"hmdn": {"why": "Unsupported"}}})
+    assert lines[-1] == "| hmdn |  |  | cannot be compiled: Unsupported |  |"
 
 
 def test_an_epoch_in_both_precisions_tells_seconds_and_auc(quick):
