@@ -25,7 +25,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from torch import nn
+
 from multidomain.inputs import InputSchema
+from multidomain.layers.products import Linear
 
 from . import measure
 from .drawn import Draw
@@ -34,11 +37,11 @@ from .training_step import EmbeddingStep, TrainingStep
 
 FIELDS, WIDTH = 20, 16
 TURN = 0.3  # seconds at least of one turn
-ALL_TOWERS, PLAIN = "all towers", "dnn"
+ALL_TOWERS, PLAIN, PYTORCHS = "all towers", "dnn", "dnn, PyTorch's"
 EVERY_ROW = ("cross_stitch", ALL_TOWERS)
 PARTS = ("mixed", "domain", "large", "ids", "adaptdhm")
-MODELS = (PLAIN, "star", "shared_bottom", "adaptdhm", "mmoe", "cross_stitch", "ple", ALL_TOWERS)
-BY_DOMAIN = (PLAIN, "star", "shared_bottom", "adaptdhm")
+MODELS = (PLAIN, PYTORCHS, "star", "shared_bottom", "adaptdhm", "mmoe", "cross_stitch", "ple", ALL_TOWERS)
+BY_DOMAIN = (PLAIN, PYTORCHS, "star", "shared_bottom", "adaptdhm")
 CLUSTERS = 9  # the paper's best on its public data set
 PLAIN_INPUTS = {"embedding_dim": WIDTH, "auxiliary": False}
 
@@ -157,6 +160,12 @@ def step(name: str, schema: InputSchema, batches: Sequence[Any], widths: Sequenc
         from .towers import AllTowersStar, DenseStep
 
         return DenseStep(AllTowersStar(schema, hidden=list(widths)), batches)
+    if name == PYTORCHS:
+        made = step(PLAIN, schema, batches, widths)
+        for module in made.model.modules():
+            if type(module) is Linear:
+                module.__class__ = nn.Linear
+        return made
     options: dict[str, dict[str, Any]] = {
         "shared_bottom": {"hidden": [], "tower": list(widths)},
         "adaptdhm": {"hidden": list(widths), "clusters": CLUSTERS},
@@ -202,19 +211,21 @@ def shows(content: Figures) -> list[Figures]:
             met = None if bound is None else (value <= bound if at_most else value >= bound)
             found.append({"what": what, "found": value, "bound": bound, "at_most": at_most, "met": met})
 
+    def beside(where: str, line: Figures, bound: float) -> None:
+        say(f"STAR / plain tower, {where}", speed(line, "star", PLAIN), bound)
+        say(f"STAR / plain tower with PyTorch's products, {where}", speed(line, "star", PYTORCHS), None)
+
     for line in lines_of(content, "mixed"):
         if line["domains"] == 100:
-            say(f"STAR / plain tower, 100 domains, mixed, {line['shares']} shares", speed(line, "star", PLAIN), 0.4)
+            beside(f"100 domains, mixed, {line['shares']} shares", line, 0.4)
             say(
                 f"STAR / all towers, 100 domains, mixed, {line['shares']} shares", speed(line, "star", ALL_TOWERS), None
             )
     for line in lines_of(content, "domain"):
         if line["domains"] == 100:
-            what = f"STAR / plain tower, 100 domains, one per batch, {line['shares']} shares"
-            say(what, speed(line, "star", PLAIN), 0.85)
+            beside(f"100 domains, one per batch, {line['shares']} shares", line, 0.85)
     for line in lines_of(content, "large"):
-        what = f"STAR / plain tower, {line['domains']} domains, batch {line['rows']:,}, {line['shares']} shares"
-        say(what, speed(line, "star", PLAIN), 0.4)
+        beside(f"{line['domains']} domains, batch {line['rows']:,}, {line['shares']} shares", line, 0.4)
     for line in lines_of(content, "ids"):
         few, many = line["seconds"]
         say(f"time of the embedding, {many} ids / {few}", speed(line, few, many), 1.25, at_most=True)
