@@ -89,7 +89,6 @@ class _Grouped(torch.autograd.Function):
         needs_x, _, needs_weight, needs_bias, *_ = ctx.needs_input_grad
         blocks, groups, of_x = ctx.blocks, ctx.blocks.groups, torch.empty_like(x) if needs_x else None
         of_weight = _Gradients(weight, groups, sparse=ctx.sparse) if needs_weight else None
-        of_bias = _Gradients(weight[:, 0], groups, sparse=ctx.sparse) if needs_bias else None
         own, room = _views(weight, groups), _room(blocks, weight)
         for block in blocks.each:
             if of_x is not None:
@@ -98,9 +97,15 @@ class _Grouped(torch.autograd.Function):
                 for product, place in _outer(x, gradient, block, of_weight.of(block), room):
                     if place is not None and product is not place:
                         place.copy_(product)
-            if of_bias is not None:
-                _sum(gradient, block, of_bias.of(block))
-        return of_x, None, *(one.whole() if one is not None else None for one in (of_weight, of_bias)), None, None
+        of_bias = _sums(gradient, blocks, weight.dtype) if needs_bias else None
+        return (
+            of_x,
+            None,
+            None if of_weight is None else of_weight.whole(),
+            None if of_bias is None else _spread(of_bias, groups, len(weight), sparse=ctx.sparse),
+            None,
+            None,
+        )
 
 
 class _Star(torch.autograd.Function):
@@ -135,7 +140,6 @@ class _Star(torch.autograd.Function):
         blocks, M = ctx.blocks, len(domain_weight)
         known = [group for group in blocks.groups if group < M]
         of_W_p = _Gradients(domain_weight, known, sparse=ctx.sparse)
-        of_b_p = _Gradients(domain_weight[:, 0], known, sparse=ctx.sparse)
         of_x, of_weight = torch.empty_like(x), torch.zeros_like(weight)
         W_p, room = _views(domain_weight, known), _room(blocks, domain_weight)
         for block in blocks.each:
@@ -148,9 +152,9 @@ class _Star(torch.autograd.Function):
                     product = product.to(weight.dtype)
                     of_weight.addcmul_(product, W_p[group])
                     torch.mul(product, weight, out=place)
-            _sum(gradient, block, of_b_p.of(block))
-        of_bias = gradient.sum(0, dtype=weight.dtype)
-        return of_x, None, of_weight, of_bias, of_W_p.whole(), of_b_p.whole(), None, None
+        sums = _sums(gradient, blocks, weight.dtype)
+        of_b_p = _spread(sums, blocks.groups, M, sparse=ctx.sparse)
+        return of_x, None, of_weight, sums.sum(0), of_W_p.whole(), of_b_p, None, None
 
 
 def _star(weight: Tensor, private: dict[int, Tensor], block: Block, room: Tensor) -> Tensor:
@@ -211,12 +215,21 @@ def _outer(
     return list(zip(products.unbind(0), places, strict=True))
 
 
-def _sum(gradient: Tensor, block: Block, places: Sequence[Tensor | None]) -> None:
-    """The gradients of the biases of a block's groups, each into its place."""
-    by_group = block.of(gradient).view(len(places), block.rows, -1)
-    for g, place in zip(by_group.unbind(0), places, strict=True):
-        if place is not None:
-            torch.sum(g, 0, dtype=place.dtype, out=place)
+def _sums(gradient: Tensor, blocks: Blocks, dtype: torch.dtype) -> Tensor:
+    """The gradients of the biases of the groups that have rows, in the order they lie: (P, o)."""
+    by_group = [block.of(gradient).view(len(block.groups), block.rows, -1) for block in blocks.each]
+    none = gradient.new_zeros(0, gradient.shape[1], dtype=dtype)
+    return torch.cat([none, *(g.sum(1, dtype=dtype) for g in by_group)])
+
+
+def _spread(sums: Tensor, present: Sequence[int], groups: int, *, sparse: bool) -> Tensor:
+    """(P, o) of the groups that are present, in any order -> (G, o), without those from G on."""
+    order = sorted((group, place) for place, group in enumerate(present) if group < groups)
+    numbers, places = torch.tensor(order, dtype=torch.int64, device=sums.device).view(-1, 2).unbind(1)
+    values, shape = sums.index_select(0, places), (groups, sums.shape[1])
+    if sparse:
+        return sparse_gradient(numbers, values, torch.Size(shape))
+    return sums.new_zeros(shape).index_copy_(0, numbers, values)
 
 
 class _Gradients:
