@@ -74,6 +74,21 @@ def test_the_rows_of_a_group_are_multiplied_whatever_lies_beside_them(before, ro
     close(outer(x, g, before, rows, torch.empty(12, 7)), x[own].T @ g[own])
 
 
+def test_onednn_never_meets_weights_with_gaps(monkeypatch):
+    """Of part of a wider matrix oneDNN takes hundreds of times as long."""
+    met, plain = [], products._dense
+    monkeypatch.setattr(products, "_dense", lambda weight: met.append(plain(weight)) or met[-1])
+    W, x = torch.randn(5, 12, requires_grad=True), torch.randn(40, 9, requires_grad=True)
+    given_part = linear(x[:, 3:6], W[:, 6:9])
+    outer(x.detach()[:, 3:6], torch.randn(40, 10)[:, 2:7], 4, 30, torch.empty(3, 5))
+    given_part.square().sum().backward()
+    assert len(met) == 4  # forward, back to x, back to W, outer
+    assert all(weight.is_contiguous() or weight.t().is_contiguous() for weight in met)
+    close(x.grad[:, 3:6], 2 * given_part.detach() @ W.detach()[:, 6:9])
+    for whole in (W.detach(), W.detach().t()):
+        assert plain(whole) is whole  # nothing is copied in vain
+
+
 @given(rows=st.integers(1, 100_000))
 def test_rows_are_filled_up_by_an_eighth_at_most(rows):
     assert rows <= padded(rows) <= rows * 1.125
