@@ -47,6 +47,32 @@ def test_each_query_pairs_with_its_own_event_as_the_equations_say(kind):
     np.testing.assert_allclose(layer(q, e, mask).detach(), np.stack(expected), atol=1e-12)
 
 
+@pytest.mark.parametrize("queries", [1, 2])
+@pytest.mark.parametrize("events", [1, 3], ids=["one history for all rows", "a history for each"])
+def test_a_query_of_din_that_meets_many_events_scores_them_as_the_equations_say(queries, events):
+    layer, length = make("din"), 2 * D + 2
+    g = torch.Generator().manual_seed(3)
+    q, e = (torch.randn(n, m, D, generator=g, dtype=torch.float64) for n, m in ((3, queries), (events, length)))
+    mask = (torch.arange(length) >= torch.tensor([0, 5, 9])[:events, None]).expand(events, length)
+    each = length // queries
+    rows = zip(
+        q.repeat_interleave(each, 1).numpy(), e.expand(3, -1, -1).numpy(), mask.expand(3, -1).numpy(), strict=True
+    )
+    expected = [oracle.ATTENTIONS["din"](oracle.state(layer), *row) for row in rows]
+    np.testing.assert_allclose(layer(q, e, mask).detach(), np.stack(expected), atol=1e-12)
+    parameters = tuple(layer.parameters())
+    torch.autograd.gradcheck(lambda q, e, *_: layer(q, e, mask), (q.requires_grad_(), e.requires_grad_(), *parameters))
+
+
+def test_din_over_many_events_can_be_written_as_a_graph_of_any_number_of_rows():
+    layer, length = DINAttention(features=D, hidden=7), 2 * D
+    q, e, mask = torch.randn(3, 1, D), torch.randn(3, length, D), torch.ones(3, length, dtype=torch.bool)
+    rows = {0: torch.export.Dim("rows", min=1)}
+    graph = torch.export.export(layer, (q, e, mask), dynamic_shapes=(rows, rows, rows)).module()
+    q, e, mask = (tensor.repeat(2, *[1] * (tensor.dim() - 1)) for tensor in (q, e, mask))
+    torch.testing.assert_close(graph(q, e, mask), layer(q, e, mask))
+
+
 @EVERY
 def test_the_gradients_are_those_of_the_equations(kind):
     layer = make(kind)

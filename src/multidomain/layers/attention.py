@@ -23,6 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .exporting import exporting
 from .mlp import he_
 from .products import Linear, linear
 
@@ -99,14 +100,30 @@ class DINAttention(TargetAttention):
 
     def weights(self, queries: Tensor, events: Tensor, mask: Tensor) -> Tensor:
         """(B, T)."""
-        q, k = queries.unsqueeze(2), by_query(events, queries.shape[1])  # (B, G, 1, d_S), (B, G, ⌈T/G⌉, d_S)
-        of_q, of_k, of_difference, of_product = self.hidden.weight.chunk(4, dim=1)
-        hidden = linear(q, of_q + of_difference, self.hidden.bias)  # W [q, k, q - k, q ⊙ k], without joining them
-        hidden = hidden + linear(k, of_k - of_difference) + linear(q * k, of_product)  # (B, G, ⌈T/G⌉, hidden)
+        k = by_query(events, queries.shape[1])  # (B, G, ⌈T/G⌉, d_S)
+        many = k.shape[2] >= self.features and not exporting()
+        hidden = self._of_each(queries, k) if many else self._of_all(queries, k)  # (B, G, ⌈T/G⌉, hidden)
         scores = by_event(self.output(self.activation(hidden)), events.shape[1])  # (B, T, 1)
         if not self.softmax:
             return (scores * mask.unsqueeze(-1))[..., 0]
         return masked_softmax(scores / self.features**0.5, mask)[..., 0]
+
+    def _of_all(self, q: Tensor, k: Tensor) -> Tensor:
+        """W [q, k, q - k, q ⊙ k] without joining them: (B, G, d_S), (B, G, n, d_S) -> (B, G, n, hidden)."""
+        of_q, of_k, of_difference, of_product = self.hidden.weight.chunk(4, dim=1)
+        q = q.unsqueeze(2)  # (B, G, 1, d_S)
+        hidden = linear(q, of_q + of_difference, self.hidden.bias)
+        return hidden + linear(k, of_k - of_difference) + linear(q * k, of_product)
+
+    def _of_each(self, q: Tensor, k: Tensor) -> Tensor:
+        """The same where a query meets many events: its own weights (d_S, hidden) first, then one product with k."""
+        of_q, of_k, of_difference, of_product = self.hidden.weight.chunk(4, dim=1)
+        each = q.flatten(0, 1)  # (B·G, d_S)
+        bias = linear(each, of_q + of_difference, self.hidden.bias)  # (B·G, hidden)
+        own = torch.addcmul((of_k - of_difference).t(), each.unsqueeze(2), of_product.t())  # (B·G, d_S, hidden)
+        return torch.baddbmm(bias.unsqueeze(1), k.expand(len(q), -1, -1, -1).flatten(0, 1), own).view(
+            *q.shape[:2], k.shape[2], -1
+        )
 
 
 class MultiHeadAttention(TargetAttention):
