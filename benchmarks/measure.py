@@ -183,7 +183,7 @@ def revision(folder: Path) -> str:
 def command() -> str:
     """The command line, with the last part of every path."""
     module = getattr(sys.modules["__main__"].__spec__, "name", None)
-    name = module or Path(sys.argv[0]).name
+    name = (module or Path(sys.argv[0]).name).removesuffix(".__main__")
     words = [f"…/{Path(word).name}" if os.sep in word else word for word in sys.argv[1:]]
     return " ".join(["python -m", name, *words])
 

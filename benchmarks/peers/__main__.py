@@ -9,6 +9,7 @@ import sys
 from datetime import date
 from pathlib import Path
 
+from .. import measure
 from . import __doc__ as about
 from . import report, settings
 from .run import Figures, measured, version
@@ -84,7 +85,7 @@ def machine(given: argparse.Namespace) -> Figures:
         "threads": given.threads,
         "python": platform.python_version(),
         "versions": {name: version(name) for name in ("torch", *filter(None, packages.values()))},
-        "command": " ".join(["python -m benchmarks.peers", *sys.argv[1:]]),
+        "command": measure.command(),
         "quick": given.quick,
         "load": round(os.getloadavg()[0], 1),
     }

@@ -48,6 +48,8 @@ def test_the_command_keeps_the_last_part_of_a_path(monkeypatch: pytest.MonkeyPat
     monkeypatch.setitem(sys.modules, "__main__", main)
     monkeypatch.setattr(sys, "argv", ["x", "--encoded", "/home/someone/encoded", "--rounds", "3"])
     assert measure.command() == "python -m benchmarks.steps --encoded …/encoded --rounds 3"
+    main.__spec__.name = "benchmarks.peers.__main__"
+    assert measure.command().startswith("python -m benchmarks.peers --encoded")
 
 
 def test_the_head_says_where_figures_are_from():
