@@ -15,6 +15,7 @@ from multidomain.errors import ConfigurationError
 from multidomain.inputs import InputSchema
 from multidomain.layers.history import HISTORIES, NAMED, HistoryOptions, candidates
 from multidomain.layers.inputs import InputLayer
+from multidomain.models.baselines.dffm import DFFM
 from multidomain.models.baselines.dnn import DNN
 
 SCHEMA = InputSchema(
@@ -107,6 +108,25 @@ def test_history_that_an_encoder_reads_is_not_pooled_by_mean_as_well():
     assert make_layer("mean").embedding(exact_batch()).fields.shape == (3, 7, D)
 
 
+@pytest.mark.parametrize("kind", ["din", "can"])
+def test_the_means_may_stand_beside_the_encoder(kind):
+    layer = make_layer(HistoryOptions(kind=kind, mean=True))
+    assert layer.fields[3:7] == ("clicked", "clicked_genre", "clicked (mean)", "clicked_genre (mean)")
+    assert layer.width == 9 * D
+    fields = layer(exact_batch()).fields.detach().numpy()
+    np.testing.assert_allclose(fields[:, 3:5].reshape(3, 2 * D), by_hand(layer, kind), atol=1e-12)
+    mean = make_layer("mean")
+    with torch.no_grad():
+        mean.embedding.table.weight.copy_(layer.embedding.table.weight)
+        mean.embedding.numerical_weight.copy_(layer.embedding.numerical_weight)
+    assert np.array_equal(fields[:, [0, 1, 2, 5, 6, 7, 8]], mean(exact_batch()).fields.detach().numpy())
+
+
+def test_a_model_of_pairs_of_fields_sees_the_means_beside_the_encoder():
+    model = DFFM(SCHEMA, hidden=[4], history=HistoryOptions(kind="din", mean=True))
+    assert model.eval()(make_batch()).shape == (3,)
+
+
 @ENCODED
 @pytest.mark.parametrize("sparse", [True, False])
 def test_padding_stays_untrained_and_the_events_are_trained(name, sparse):
@@ -128,10 +148,11 @@ def test_unknown_ids_reach_the_events_in_training():
     assert not events[1].any()
 
 
-def test_the_candidate_may_be_a_bag():
+@pytest.mark.parametrize("mean", [False, True])
+def test_the_candidate_may_be_a_bag(mean):
     schema = dataclasses.replace(SCHEMA, categorical=("user", "item"))
     assert candidates(schema) == {"clicked": "item", "clicked_genre": "genres"}
-    layer = make_layer("din", schema)
+    layer = make_layer(HistoryOptions(kind="din", mean=mean), schema)
     batch = exact_batch(schema)
     embedded = layer.embedding(batch)
     _, e_q, _, _ = layer._past(embedded, lambda: None)

@@ -46,7 +46,11 @@ def logits_by_hand(model: MultiDomainModel, batch: Batch, kind: str) -> list[flo
         e_s = np.concatenate([table[start["item"] + clicked], table[start["genre"] + genres]], axis=1)
         e_q = np.concatenate([e_item, e_genre])
         interest = oracle.encode(oracle.part(s, "inputs.history."), kind, e_d, e_s, e_q, clicked > 0)  # Eq. 2-12
-        e_all = np.concatenate([e_user, e_item, e_genre, interest, e_bag, e_year])
+        means = np.zeros(0)
+        if model.inputs.embedding.pool_history:  # beside it
+            count = max((clicked > 0).sum(), 1)
+            means = (e_s * (clicked > 0)[:, None]).sum(0) / count
+        e_all = np.concatenate([e_user, e_item, e_genre, interest, means, e_bag, e_year])
         logit = network(s, "mlp", e_all)  # Eq. 13
         if any(key.startswith("auxiliary.") for key in s):
             condition = e_d[: len(e_user)]  # distribution: domain

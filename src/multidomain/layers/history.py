@@ -5,7 +5,8 @@ see :mod:`multidomain.layers.attention`. ``ads_din``, ``ads_mha``, ``ads_can``: 
 ADS, see :mod:`multidomain.layers.adaptive`.
 
 An encoder makes of E_S, the history fields side by side, and of E_Q, the candidate fields they are compared with, one
-vector as wide as the history fields' means together, H·d; cut into H vectors, it takes their places among the fields.
+vector as wide as the history fields' means together, H·d; cut into H vectors, it takes their places among the fields,
+or stands before them where they are kept.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ class HistoryOptions:
         softmax: whether the weights of din are normalized.
         micro: widths of the layers of can's candidate networks.
         orders: the highest power of can.
+        mean: whether the mean of each history field is a field, too.
     """
 
     kind: Literal["din", "mha", "can"]
@@ -50,6 +52,7 @@ class HistoryOptions:
     softmax: bool = True
     micro: tuple[int, ...] = (8, 4)
     orders: int = 3
+    mean: bool = False
 
     @property
     def adaptive(self) -> bool:

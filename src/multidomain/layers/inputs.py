@@ -24,7 +24,7 @@ class Inputs:
     """A batch as a network sees it.
 
     Attributes:
-        fields: (B, F', d), in the order of ``InputEmbedding.fields``.
+        fields: (B, F', d), in the order of :attr:`InputLayer.fields`.
         domain: (B,), 0 … M.
         lookup: the ids behind the fields, for a second table over them.
     """
@@ -80,18 +80,20 @@ class InputLayer(nn.Module):
         super().__init__()
         self.schema, self.embedding_dim, self.unknown_rate = schema, embedding_dim, unknown_rate
         options = NAMED.get(history) if isinstance(history, str) else history  # None: mean
+        self._encoded = 0 if options is None else len(schema.history)  # fields that the encoder makes
+        means = options is None or options.mean
         self.embedding = InputEmbedding(
             schema=schema,
             features=embedding_dim,
             sparse=sparse,
             unknown_rate=unknown_rate,
-            pool_history=options is None,
+            pool_history=means,
         )
         self._distribution_name = distribution
         self.distribution: Distribution | None = None
         self.history: HistoryEncoder | None = None
         if options is not None:
-            self._candidates = _positions(schema)
+            self._candidates = _positions(schema, means=means)
             self.history = HistoryEncoder(
                 options=options,
                 features=len(schema.history) * embedding_dim,
@@ -100,9 +102,18 @@ class InputLayer(nn.Module):
             )
 
     @property
+    def fields(self) -> tuple[str, ...]:
+        """The names of :attr:`Inputs.fields`."""
+        names = self.embedding.fields
+        if not self._encoded or not self.embedding.pool_history:
+            return names
+        first, last = len(self.schema.categorical), len(self.schema.categorical) + self._encoded
+        return (*names[:last], *(f"{name} (mean)" for name in names[first:last]), *names[last:])
+
+    @property
     def width(self) -> int:
         """c, the width of :attr:`Inputs.z`."""
-        return self.embedding.width
+        return len(self.fields) * self.embedding_dim
 
     def describe_distribution(self) -> int:
         """Make the distribution representation, once, for a network that reads it.
@@ -140,9 +151,9 @@ class InputLayer(nn.Module):
             if e_d is not None and not self.training and batch.repeated >= {DOMAIN, *self.schema.distribution}:
                 e_d = e_d[:1]
             s = self.history(e_s, e_q, mask, e_d)  # (B, H·d)
-            s = s.unflatten(1, (len(self.schema.history), self.embedding_dim))
+            s = s.unflatten(1, (self._encoded, self.embedding_dim))
             first = len(self.schema.categorical)
-            fields = torch.cat([fields[:, :first], s, fields[:, first:]], dim=1)  # where the means would be
+            fields = torch.cat([fields[:, :first], s, fields[:, first:]], dim=1)  # where the means would be, or before
         lookup = embedded.lookup
         return Inputs(fields=fields, domain=batch.domain, lookup=lookup, _embedded=embedded, _describe=describe)
 
@@ -178,7 +189,7 @@ class InputLayer(nn.Module):
         return embedded.events(), e_q, embedded.mask, describe() if self.history.adaptive else None
 
 
-def _positions(schema: InputSchema) -> list[int | None]:
-    """Where among the fields, the pooled history left out, the candidate of each history field is."""
-    fields = (*schema.categorical, *schema.bags)
+def _positions(schema: InputSchema, *, means: bool) -> list[int | None]:
+    """Where the candidate of each history field is among the embedding's fields, with or without the means."""
+    fields = (*schema.categorical, *(schema.history if means else ()), *schema.bags)
     return [None if name is None else fields.index(name) for name in candidates(schema).values()]

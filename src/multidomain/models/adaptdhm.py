@@ -170,7 +170,7 @@ class AdaptDHM(MultiDomainModel):
         check_shares(momentum=momentum, dropout=dropout)
         check_switches(paper_literal=paper_literal)
         check_positive(temperature=temperature)
-        fields = self.inputs.embedding.fields
+        fields = self.inputs.fields
         self.routed = list(fields) if routing == "instance" else _of_the_user(fields, schema)
         self._positions = slice(None) if routing == "instance" else [fields.index(name) for name in self.routed]
         self.routing = DynamicRouting(

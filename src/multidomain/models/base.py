@@ -155,7 +155,7 @@ def check_history(schema: InputSchema, history: str | HistoryOptions) -> None:
         check_sizes(**{key: getattr(history, key) for key in sizes})
         if not check_widths("micro", history.micro):
             raise ConfigurationError("micro must have at least one layer, such as [8, 4], got []")
-        check_switches(psrg=history.psrg, pcrg=history.pcrg, softmax=history.softmax)
+        check_switches(psrg=history.psrg, pcrg=history.pcrg, softmax=history.softmax, mean=history.mean)
         check_positive(eta=history.eta)
     reason = why_not(schema)
     if history != "mean" and reason is not None:

@@ -85,7 +85,7 @@ class HierRec(MultiDomainModel):
             raise ConfigurationError("scenario must name at least one layer width, such as [16, 64], got []")
         if not (explicit or implicit):
             raise ConfigurationError("explicit and implicit cannot both be false: nothing of HierRec would be left")
-        fields, d = self.inputs.embedding.fields, self.inputs.embedding_dim
+        fields, d = self.inputs.fields, self.inputs.embedding_dim
         self._common = [number for number, name in enumerate(fields) if not _is_domain(schema, name)]
         if not self._common:
             raise ConfigurationError(
@@ -112,7 +112,7 @@ class HierRec(MultiDomainModel):
     @property
     def common_fields(self) -> tuple[str, ...]:
         """Names of the I common fields, in the order of E_c."""
-        return tuple(self.inputs.embedding.fields[number] for number in self._common)
+        return tuple(self.inputs.fields[number] for number in self._common)
 
     def forward(self, batch: Batch) -> Tensor:
         """Logits (B,)."""

@@ -27,8 +27,9 @@ class CAN(MultiDomainModel):
     The history is encoded by :class:`~multidomain.layers.attention.CoActionAttention`, the one of ``history: can``;
     where the paper leaves something open or the comparison asks for another choice (†), beside what is said there:
 
-    - † the co-action takes the place of the history's mean, as the attention of the other backbones does; in the paper
-      it stands beside DIEN. There are no weights for the softmax of ADS (Eq. 12): the paper sums.
+    - † the co-action stands beside the mean of the history, the plainest of the networks that the authors add it to (in
+      the paper: DIEN). With ``history: can``, and in ADS, it is all that is known of the history. There are no weights
+      for the softmax of ADS (Eq. 12): the paper sums.
     - † P_item is generated from the embeddings of the candidate, which events share; the paper gives ids a second
       embedding for it. Orders share their parameters, as in the authors' code.
     - † the history fields of an event form one P_user; the paper has a network for each field.
@@ -62,7 +63,7 @@ class CAN(MultiDomainModel):
     ) -> None:
         micro = check_widths("micro", micro)
         check_own_history(inputs)
-        history = HistoryOptions(kind="can", micro=micro, orders=orders)
+        history = HistoryOptions(kind="can", micro=micro, orders=orders, mean=True)
         super().__init__(schema, normalization=normalization, history=history, distribution=distribution, **inputs)
         hidden = check_widths("hidden", hidden)
         check_shares(dropout=dropout)

@@ -79,7 +79,7 @@ class DFFM(MultiDomainModel):
         self.domain_network = nn.ModuleList(  # type: ignore[assignment]
             GeneratedLinear(condition=k, in_features=d, out_features=d, identity=True) for _ in range(depth)
         )
-        pairs = torch.tensor(list(combinations(range(len(self.inputs.embedding.fields)), 2))).long().view(-1, 2)
+        pairs = torch.tensor(list(combinations(range(len(self.inputs.fields)), 2))).long().view(-1, 2)
         self.register_buffer("first", pairs[:, 0].contiguous())
         self.register_buffer("second", pairs[:, 1].contiguous())
         width = self.inputs.width + len(pairs)
@@ -118,7 +118,7 @@ class DFFM(MultiDomainModel):
 
     def _past(self, x: Inputs) -> tuple[Tensor, Tensor, Tensor]:
         """E^h (B, T, H·d), E^t (B, H·d) and which events there are, bool (B, T)."""
-        fields, zeros = self.inputs.embedding.fields, torch.zeros_like(x.fields[:, 0])
+        fields, zeros = self.inputs.fields, torch.zeros_like(x.fields[:, 0])
         names = candidates(self.schema).values()
         e_t = torch.cat([zeros if name is None else x.fields[:, fields.index(name)] for name in names], dim=1)
         return x.events(), e_t, x.mask

@@ -65,7 +65,7 @@ class FiBiNET(MultiDomainModel):
         check_choice("bilinear", bilinear, BILINEARS)
         check_sizes(reduction=reduction)
         check_shares(dropout=dropout)
-        f, d = len(self.inputs.embedding.fields), self.inputs.embedding_dim
+        f, d = len(self.inputs.fields), self.inputs.embedding_dim
         self.first_order = FirstOrder(schema=schema, sparse=self.inputs.embedding.table.sparse)
         self.senet = SENet(fields=f, reduction=reduction)
         self.of_E = Bilinear(fields=f, features=d, kind=bilinear)
@@ -93,7 +93,7 @@ class FiBiNET(MultiDomainModel):
 
     def insight_labels(self) -> dict[str, Sequence[str]]:
         """The fields."""
-        return {"importance": self.inputs.embedding.fields}
+        return {"importance": self.inputs.fields}
 
 
 class SENet(nn.Module):

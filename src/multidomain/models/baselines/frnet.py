@@ -95,7 +95,7 @@ class FRNet(MultiDomainModel):
 
     def insight_labels(self) -> dict[str, Sequence[str]]:
         """The fields."""
-        return {"kept": self.inputs.embedding.fields}
+        return {"kept": self.inputs.fields}
 
 
 class ExtractionUnit(nn.Module):
