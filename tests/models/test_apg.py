@@ -15,14 +15,15 @@ from towers_by_hand import State, state
 from multidomain import models
 from multidomain.errors import ConfigurationError
 
-K, P = 4, 32
+K, P = 8, 64
+GROUP_WISE = {"condition": "distribution"}
 
 
 def expected_parameters(model: models.MultiDomainModel) -> int:
     c, d, M = model.inputs.width, model.inputs.embedding_dim, model.schema.domains
 
-    def layer(i: int, o: int) -> int:  # V_l V_r, U_l U_r, the generator of S, the bias
-        return K * P + P * i + o * P + P * K + (d + 1) * K * K + o
+    def layer(i: int, o: int) -> int:  # V_l V_r, U_l U_r, the generator of S from input and domain, the bias
+        return K * P + P * i + o * P + P * K + (i + d + 1) * K * K + o
 
     hidden = sum(layer(i, o) for i, o in itertools.pairwise([c, 16, 8]))
     return len(model.schema.numerical) * d + (M + 1) * d + hidden + 8 + 1
@@ -44,18 +45,20 @@ def _fitted(**config) -> models.MultiDomainModel:
         model.inputs.embedding.table.weight.normal_()
         for layer in model.layers:
             layer.S.generator.weight.normal_()
+            layer.bias.normal_(mean=2.0)  # so that rows pass the ReLU
     return model
 
 
-@pytest.mark.parametrize("over", [0, 32])
-@pytest.mark.parametrize("condition", ["distribution", "self"])
+@pytest.mark.parametrize("over", [0, P])
+@pytest.mark.parametrize("condition", ["mixed", "self", "distribution"])
 def test_the_logit_is_that_of_whole_matrices_U_S_V(over, condition):
     model, batch = _fitted(over_parameterization=over, condition=condition), make_batch(12, seed=4)
     s, expected = state(model), []
     for h, p in zip(model.inputs(batch).z.detach().numpy(), batch.domain.tolist(), strict=True):
         for number in range(2):
             layer = f"layers.{number}."
-            z = h if condition == "self" else s["inputs.distribution.domain.weight"][p]
+            e_s = np.zeros(0) if condition == "self" else s["inputs.distribution.domain.weight"][p]
+            z = np.concatenate([h if condition != "distribution" else h[:0], e_s])
             h = np.maximum(_matrix(s, layer, z, factors=2 if over else 1) @ h + s[layer + "bias"], 0)
         expected.append((s["head.layers.0.weight"] @ h + s["head.layers.0.bias"]).item())
     assert np.std(expected) > 0.01
@@ -63,7 +66,7 @@ def test_the_logit_is_that_of_whole_matrices_U_S_V(over, condition):
 
 
 def test_the_generated_matrix_has_rank_K_and_differs_between_domains():
-    model = _fitted()
+    model = _fitted(**GROUP_WISE)
     s = state(model)
     one, other = (_matrix(s, "layers.0.", e) for e in s["inputs.distribution.domain.weight"][:2])
     assert one.shape == (16, model.inputs.width)
@@ -72,7 +75,7 @@ def test_the_generated_matrix_has_rank_K_and_differs_between_domains():
 
 
 def test_gradients_are_those_of_whole_matrices():
-    model = _fitted()
+    model = _fitted(**GROUP_WISE)
     layer, x, e_s = model.layers[0], torch.randn(9, model.inputs.width).double(), torch.randn(3, 4).double()
     index, pull = torch.arange(9) % 3, torch.randn(9, 16).double()
     decomposed = layer(x, models.baselines.apg.Distinct(e_s, index))
@@ -86,7 +89,7 @@ def test_gradients_are_those_of_whole_matrices():
 
 
 def test_S_is_generated_once_per_domain():
-    model = trained("apg", unknown_rate=0.0).eval()
+    model = trained("apg", unknown_rate=0.0, **GROUP_WISE).eval()
 
     def work(rows: int) -> int:
         batch = dataclasses.replace(make_batch(rows), domain=torch.arange(rows) % 3)
@@ -99,7 +102,7 @@ def test_S_is_generated_once_per_domain():
 
 def test_over_parameterization_costs_nothing_per_row():
     def per_row(over: int) -> int:
-        model, work = trained("apg", steps=1, over_parameterization=over, unknown_rate=0.0).eval(), []
+        model, work = trained("apg", steps=1, over_parameterization=over, unknown_rate=0.0, **GROUP_WISE).eval(), []
         for rows in (300, 600):
             batch = dataclasses.replace(make_batch(rows), domain=torch.arange(rows) % 3)
             with FlopCounterMode(display=False) as counter:
@@ -107,12 +110,12 @@ def test_over_parameterization_costs_nothing_per_row():
             work.append(counter.get_total_flops())
         return (work[1] - work[0]) // 300
 
-    assert per_row(32) == per_row(0)
+    assert per_row(P) == per_row(0)
 
 
 def test_at_the_start_the_network_of_every_domain_is_nearly_the_shared_one():
     torch.manual_seed(0)
-    model = models.build("apg", SCHEMA, embedding_dim=16, unknown_rate=0.0)
+    model = models.build("apg", SCHEMA, embedding_dim=16, unknown_rate=0.0, **GROUP_WISE)
     logits = [model(dataclasses.replace(make_batch(400), domain=torch.full((400,), p))) for p in (0, 1)]
     assert 1e-3 < logits[0].std().item() < 3
     assert (logits[0] - logits[1]).std() < 0.3 * logits[0].std()
@@ -127,9 +130,10 @@ def test_the_self_wise_strategy_does_not_see_the_domain():
     assert model.inputs.distribution is None
 
 
+@pytest.mark.parametrize("condition", ["mixed", "self"])
 @pytest.mark.parametrize("rows", [0, 1])
-def test_few_rows_are_no_trouble_for_the_self_wise_strategy(rows):
-    assert trained("apg", condition="self", steps=1)(make_batch(rows)).shape == (rows,)
+def test_few_rows_are_no_trouble_where_each_makes_its_own_weights(rows, condition):
+    assert trained("apg", condition=condition, steps=1)(make_batch(rows)).shape == (rows,)
 
 
 @pytest.mark.parametrize(
