@@ -72,7 +72,7 @@ def test_the_implicit_representation_quantizes_the_vectors_side_by_side():
     batch, fields = make_batch(40), torch.randn(40, 3, 4)
     made(batch.domain, fields)
     made.eval()
-    s_D, codes, L_rq = made.quantized(batch.domain, fields)
+    s_D, codes, L_rq = made.quantized(made.described.vectors(batch.domain, fields))
     expected = made.quantizer(made.described(batch.domain, fields))
     assert codes.shape == (40, 6)
     assert all(torch.equal(a, b) for a, b in zip((s_D, codes, L_rq), expected, strict=True))
@@ -84,7 +84,7 @@ def test_the_explicit_representation_has_a_level_for_each_type_which_sees_nothin
     batch, fields = make_batch(40), torch.randn(40, 3, 4)
     made(batch.domain, fields)
     made.eval()
-    s_D, codes, L_rq = made.quantized(batch.domain, fields)
+    s_D, codes, L_rq = made.quantized(made.described.vectors(batch.domain, fields))
     vectors = made.described.vectors(batch.domain, fields)  # domain, age, source
     levels = torch.stack([vectors[:, t] @ made.projection[t] for t in range(3)], dim=1)  # each of the width of x_b
     assert codes.shape == (40, 3)
@@ -92,7 +92,7 @@ def test_the_explicit_representation_has_a_level_for_each_type_which_sees_nothin
     for found, wanted in zip((s_D, codes, L_rq), expected, strict=True):
         torch.testing.assert_close(found, wanted)
     fields[:, 1] = torch.randn(40, 4)  # the source
-    other = made.quantized(batch.domain, fields)[1]
+    other = made.quantized(made.described.vectors(batch.domain, fields))[1]
     assert torch.equal(other[:, :2], codes[:, :2])
     assert not torch.equal(other[:, 2], codes[:, 2])
 

@@ -26,7 +26,7 @@ def expected_parameters(model: models.MultiDomainModel) -> int:
     M, c, d, D, C, n = model.schema.domains, model.inputs.width, 4, 6, 16, 3
     z = 2 * d
     numerical, domain, codebooks = 1 * d, (M + 1) * d, D * C * z
-    expert = (c * 16 + 16) + (16 * 8 + 8)
+    expert = ((c + d) * 16 + 16) + (16 * 8 + 8)
     return numerical + domain + codebooks + n * expert + z * n + (8 + 1)
 
 
@@ -87,7 +87,7 @@ def test_the_logit_the_codes_and_the_loss_are_those_of_equations_1_to_11(represe
     for row, of_domain in zip(embedded, domain, strict=True):
         vectors = np.stack([of_domain, row[SCHEMA.categorical.index("genre")]])
         s_D, chosen, loss = _quantized(s, vectors, depth=3)
-        logits.append(_by_hand(s, row.reshape(-1), s_D, backbone))
+        logits.append(_by_hand(s, np.concatenate([row.reshape(-1), of_domain]), s_D, backbone))
         codes.append(chosen)
         losses.append(loss)
     np.testing.assert_allclose(model(batch).detach(), logits, atol=1e-5)
@@ -104,7 +104,7 @@ def test_the_codebooks_learn_from_the_quantization_loss_alone(representation, ba
     model.zero_grad()
     binary_cross_entropy_with_logits(model(batch), batch.label).backward()  # L_ce
     assert codebooks.grad is None or not codebooks.grad.any()
-    assert of_domain.grad.any()  # the domain is nowhere but in x_b: straight through
+    assert of_domain.grad.any()
     model.zero_grad()
     model(batch)
     model.auxiliary_loss().backward()  # α L_rq
@@ -168,7 +168,7 @@ def test_by_default_it_is_the_papers():
     assert model.hierarchy.quantizer.beta == 0.25
     assert model.alpha == 1.0
     assert [tuple(weight.shape) for weight in model.backbone.experts.weights] == [
-        (3, model.inputs.width, 128), (3, 128, 64), (3, 64, 32),
+        (3, model.inputs.width + 16, 128), (3, 128, 64), (3, 64, 32),
     ]  # fmt: skip
     assert model.auxiliary is None
 

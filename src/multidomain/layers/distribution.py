@@ -136,9 +136,8 @@ class HierarchicalDistribution(Distribution):
             beta=beta,
         )
 
-    def quantized(self, domain: Tensor, fields: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """(B,), (B, F', d) -> s_D (B, z), codes (B, D), L_rq ()."""
-        vectors = self.described.vectors(domain, fields)  # (B, types, d)
+    def quantized(self, vectors: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Those that describe the distribution (B, types, d) -> s_D (B, z), codes (B, D), L_rq ()."""
         per_type = self.projection  # explicit: x_b^(d), an input for each level
         x_b = vectors.flatten(1) if per_type is None else torch.einsum("btd,tdz->btz", vectors, per_type)
         answer: tuple[Tensor, Tensor, Tensor] = self.quantizer(x_b)
@@ -146,7 +145,7 @@ class HierarchicalDistribution(Distribution):
 
     def forward(self, domain: Tensor, fields: Tensor) -> Tensor:
         """(B,), (B, F', d) -> s_D (B, z)."""
-        s_D, _, self.loss = self.quantized(domain, fields)
+        s_D, _, self.loss = self.quantized(self.described.vectors(domain, fields))
         return s_D
 
     def diagnostics(self) -> dict[str, float]:

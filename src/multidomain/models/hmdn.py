@@ -3,7 +3,7 @@
 Xingyu Lou, Yu Yang, Kuiyao Dong, Heyuan Huang, Wenyi Yu, Ping Wang, Xiu Li, Jun Wang. 2024.
 https://arxiv.org/abs/2408.01332
 
-Notation: B rows, x the embeddings of all features (width c), x_b (width z) those of the features that describe the
+Notation: B rows, x the embeddings of all features (width c + d), x_b (width z) those of the features that describe the
 distribution, D levels of quantization, c_d the code of level d and e(c_d) its embedding, s_D = Σ e(c_d), ⊗ the
 element-wise product, sg the stop-gradient.
 """
@@ -40,7 +40,8 @@ class HMDN(MultiDomainModel):
     What the paper leaves open, as chosen here (†):
 
     - † x_b is the embedding of the domain beside those of the categorical features which the schema declares as
-      describing the distribution (``distribution: true``).
+      describing the distribution (``distribution: true``). "Whole input features" (section 2.3.1) has the domain in x,
+      too: behind the other fields, and not normalized with them.
     - † a codebook per level ("codebook of each level", section 2.3.3; Eq. 2-3 write one C), of 16 codes, seeded by
       k-means on the first training batch; a code unused for 100 batches is restarted.
     - † the codes are held constant in the residuals of Eq. 3; L_ce reaches x_b straight through the sum of Eq. 4, and
@@ -104,7 +105,7 @@ class HMDN(MultiDomainModel):
             shared_codebook=shared_codebook,
             beta=beta,
         )
-        c, z = self.inputs.width, self.hierarchy.features
+        c, z = self.inputs.width + self.inputs.embedding_dim, self.hierarchy.features
         self.backbone: nn.Module
         if backbone == "mmoe":
             self.backbone = MixtureOfExperts(
@@ -117,8 +118,9 @@ class HMDN(MultiDomainModel):
     def forward(self, batch: Batch) -> Tensor:
         """Logits (B,)."""
         embedded = self.inputs(batch)
-        s_D = self.hierarchy(batch.domain, embedded.fields)  # Eq. 1-5  (B, z)
-        x = self.normalization(embedded.z, batch.domain)  # (B, c)
+        x_b = self.hierarchy.described.vectors(batch.domain, embedded.fields)  # the domain first  (B, types, d)
+        x = torch.cat([self.normalization(embedded.z, batch.domain), x_b[:, 0]], dim=1)  # (B, c + d)
+        s_D, _, self.hierarchy.loss = self.hierarchy.quantized(x_b)  # Eq. 1-5  (B, z)
         logit: Tensor = self.backbone(x, s_D)  # Eq. 6-10  (B,)
         return self.with_auxiliary(logit, embedded)
 
@@ -129,8 +131,8 @@ class HMDN(MultiDomainModel):
 
     def insights(self, batch: Batch) -> dict[str, Tensor]:
         """``codes``: int64 (B, D), the code of each level."""
-        _, codes, _ = self.hierarchy.quantized(batch.domain, self.inputs(batch).fields)
-        return {"codes": codes}
+        x_b = self.hierarchy.described.vectors(batch.domain, self.inputs(batch).fields)
+        return {"codes": self.hierarchy.quantized(x_b)[1]}
 
     def insight_labels(self) -> dict[str, Sequence[str]]:
         """The codes by number, those included that no row has."""
@@ -145,7 +147,7 @@ class MixtureOfExperts(nn.Module):
     """The backbone MMoE (section 2.4): ``ŷ = Σ G(s_D)_i E_i(x)`` (Eq. 8).
 
     Args:
-        in_features: c.
+        in_features: the width of x.
         condition: z.
         hidden: widths of each expert.
         experts: n.
@@ -162,7 +164,7 @@ class MixtureOfExperts(nn.Module):
         he_(self.gate.weight, condition, relu=False)
 
     def forward(self, x: Tensor, s_D: Tensor) -> Tensor:
-        """(B, c), (B, z) -> logits (B,)."""
+        """x and s_D (B, z) -> logits (B,)."""
         gate = torch.softmax(self.gate(s_D), dim=1)  # Eq. 7 of s_D  (B, n)
         mixed = mix(gate, self.experts(x))  # Eq. 8  (B, h)
         logit: Tensor = self.head(mixed)[:, 0]
@@ -173,7 +175,7 @@ class DynamicWeights(nn.Module):
     """The backbone PEPNet (section 2.4): the input scaled by a gate unit, then a network.
 
     Args:
-        in_features: c.
+        in_features: the width of x.
         condition: z.
         hidden: widths of the network.
         dropout: share of hidden activations dropped in training.
@@ -185,7 +187,7 @@ class DynamicWeights(nn.Module):
         self.mlp = MLP(in_features=in_features, hidden=hidden, dropout=dropout)
 
     def forward(self, x: Tensor, s_D: Tensor) -> Tensor:
-        """(B, c), (B, z) -> logits (B,)."""
-        delta_b = self.gate(s_D)  # Eq. 10 of s_D  (B, c)
+        """x and s_D (B, z) -> logits (B,)."""
+        delta_b = self.gate(s_D)  # Eq. 10 of s_D  (B, c + d)
         logit: Tensor = self.mlp(delta_b * x)[:, 0]  # Eq. 9
         return logit
