@@ -9,6 +9,7 @@ import attention_oracle as oracle
 import numpy as np
 
 from multidomain.batch import Batch
+from multidomain.models.ads import ADS
 from multidomain.models.base import MultiDomainModel
 
 
@@ -51,6 +52,8 @@ def logits_by_hand(model: MultiDomainModel, batch: Batch, kind: str) -> list[flo
             count = max((clicked > 0).sum(), 1)
             means = (e_s * (clicked > 0)[:, None]).sum(0) / count
         e_all = np.concatenate([e_user, e_item, e_genre, interest, means, e_bag, e_year])
+        if isinstance(model, ADS):
+            e_all = np.concatenate([e_all, e_d])
         logit = network(s, "mlp", e_all)  # Eq. 13
         if any(key.startswith("auxiliary.") for key in s):
             condition = e_d[: len(e_user)]  # distribution: domain

@@ -29,7 +29,7 @@ def expected_parameters(model: models.MultiDomainModel) -> int:
     c, d, domains = model.inputs.width, model.inputs.embedding_dim, model.schema.domains
     d_s, d_d = 2 * d, 2 * d  # item and genre; the domain and genre
     encoder = backbone_parameters(d_s, "mha") + generator_parameters(d_s, d_d, model.schema.history_length)
-    return encoder + (domains + 1) * d + network_parameters([c, *SMALL["hidden"], 1]) + d
+    return encoder + (domains + 1) * d + network_parameters([c + d_d, *SMALL["hidden"], 1]) + d
 
 
 def test_the_number_of_parameters_is_that_of_the_equations():
@@ -109,8 +109,15 @@ def test_the_domain_is_explicit_and_implicit_unless_it_is_asked_otherwise():
     assert models.options("ads")["distribution"] == "features"
     assert models.build("ads", SCHEMA, **SMALL).inputs.describe_distribution() == 8
     assert models.build("ads", SCHEMA, **SMALL, distribution="domain").inputs.describe_distribution() == 4
-    with pytest.raises(ConfigurationError, match=r"'domain' is read by nothing .* ads_din, ads_mha and ads_can and by"):
-        models.build("ads", SCHEMA, **SMALL, psrg=False, pcrg=False, distribution="domain")
+
+
+@BACKBONES
+def test_the_plain_backbone_knows_the_domain_from_the_other_features(backbone):
+    model = trained("ads", steps=30, backbone=backbone, psrg=False, pcrg=False).eval()
+    batch = make_batch(40, seed=3)
+    moved = dataclasses.replace(batch, domain=(batch.domain + 1) % 3)
+    assert torch.equal(model.inputs(moved).fields, model.inputs(batch).fields)
+    assert not torch.allclose(model(moved), model(batch), atol=1e-4)
 
 
 def test_its_history_is_its_own():

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal, Unpack
 
+import torch
 from torch import Tensor
 
 from ..batch import Batch
@@ -42,8 +43,10 @@ class ADS(MultiDomainModel):
       embeddings of all history fields of an event, E_Q those of the candidate fields they share a vocabulary with. A
       history field whose candidate field is no input (it forms the domain) has zeros there, to be filled by PCRG.
     - † where the chunks do not divide T, they are of nearly one size; the oldest is the shorter one.
+    - † E_D is among the other features E_O of Eq. 13, so that the plain backbone knows the domain, too: Table 3 takes
+      away what adapts to the domain, not the domain.
     - † widths 512-256-128-64-32-16-1 for the network of Eq. 13, as in STAR; no normalization, so that training and
-      evaluation agree. No auxiliary network: the domain is in E_D.
+      evaluation agree. No auxiliary network: the model is given the domain.
 
     Args:
         schema: the inputs, with a history.
@@ -97,13 +100,15 @@ class ADS(MultiDomainModel):
         super().__init__(schema, normalization=normalization, history=history, distribution=distribution, **inputs)
         hidden = check_widths("hidden", hidden)
         check_shares(dropout=dropout)
-        self.mlp = MLP(in_features=self.inputs.width, hidden=hidden, dropout=dropout)
+        width = self.inputs.width + self.inputs.describe_distribution()
+        self.mlp = MLP(in_features=width, hidden=hidden, dropout=dropout)
         self.add_auxiliary(auxiliary)
 
     def forward(self, batch: Batch) -> Tensor:
         """Logits (B,)."""
         x = self.inputs(batch)  # Eq. 1-12: the history encoder reads E_D = x.condition and puts s among the fields
-        e_all = self.normalization(x.z, batch.domain)  # Eq. 13: s ⊕ E_U ⊕ E_I ⊕ E_O  (B, c)
+        others = self.normalization(x.z, batch.domain)  # (B, c)
+        e_all = torch.cat([others, x.condition], dim=1)  # Eq. 13: s ⊕ E_U ⊕ E_I ⊕ E_O, of which E_D  (B, c + d_D)
         logit: Tensor = self.mlp(e_all)[:, 0]  # Eq. 13; its sigmoid is in the loss  (B,)
         return self.with_auxiliary(logit, x)
 
