@@ -22,8 +22,8 @@ GROUP_WISE = {"condition": "distribution"}
 def expected_parameters(model: models.MultiDomainModel) -> int:
     c, d, M = model.inputs.width, model.inputs.embedding_dim, model.schema.domains
 
-    def layer(i: int, o: int) -> int:  # V_l V_r, U_l U_r, the generator of S from input and domain, the bias
-        return K * P + P * i + o * P + P * K + (i + d + 1) * K * K + o
+    def layer(i: int, o: int) -> int:  # V_l V_r, U_l U_r, the generator of S from features and domain, the bias
+        return K * P + P * i + o * P + P * K + (c + d + 1) * K * K + o
 
     hidden = sum(layer(i, o) for i, o in itertools.pairwise([c, 16, 8]))
     return len(model.schema.numerical) * d + (M + 1) * d + hidden + 8 + 1
@@ -54,11 +54,12 @@ def _fitted(**config) -> models.MultiDomainModel:
 def test_the_logit_is_that_of_whole_matrices_U_S_V(over, condition):
     model, batch = _fitted(over_parameterization=over, condition=condition), make_batch(12, seed=4)
     s, expected = state(model), []
-    for h, p in zip(model.inputs(batch).z.detach().numpy(), batch.domain.tolist(), strict=True):
+    for x, p in zip(model.inputs(batch).z.detach().numpy(), batch.domain.tolist(), strict=True):
+        h = x
         for number in range(2):
             layer = f"layers.{number}."
-            e_s = np.zeros(0) if condition == "self" else s["inputs.distribution.domain.weight"][p]
-            z = np.concatenate([h if condition != "distribution" else h[:0], e_s])
+            e_s = s.get("inputs.distribution.domain.weight", np.zeros((4, 0)))[p]
+            z = {"mixed": np.concatenate([x, e_s]), "distribution": e_s, "self": h}[condition]
             h = np.maximum(_matrix(s, layer, z, factors=2 if over else 1) @ h + s[layer + "bias"], 0)
         expected.append((s["head.layers.0.weight"] @ h + s["head.layers.0.bias"]).item())
     assert np.std(expected) > 0.01

@@ -84,7 +84,7 @@ def train(model: models.MultiDomainModel, batches: list[Batch]) -> None:
 def trained(name: str) -> models.MultiDomainModel:
     torch.manual_seed(0)
     model = models.build(name, OLD.inputs, **SMALL)
-    train(model, [labelled(OLD.batch(rows(64, list(OLD.domains), USERS, ITEMS, seed)), seed) for seed in range(6)])
+    train(model, [labelled(OLD.batch(rows(64, list(OLD.domains), USERS, ITEMS, seed)), seed) for seed in range(12)])
     return model
 
 
