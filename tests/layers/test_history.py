@@ -124,6 +124,7 @@ def test_the_means_may_stand_beside_the_encoder(kind):
 
 def test_a_model_of_pairs_of_fields_sees_the_means_beside_the_encoder():
     model = DFFM(SCHEMA, hidden=[4], history=HistoryOptions(kind="din", mean=True))
+    assert len(model.first) == 9 * 8 // 2
     assert model.eval()(make_batch()).shape == (3,)
 
 
